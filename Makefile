@@ -8,7 +8,8 @@ DIST   ?= dist
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check lint unit integration system package-under-test bench html generate lock clean
+.PHONY: help venv demo test check lint unit integration system package-under-test bench bench-gateway html generate
+.PHONY: lock clean
 .PHONY: deb rpm apt-repo dnf-repo arm64-check
 
 help: ## this list
@@ -82,6 +83,10 @@ package-under-test: $(VENV)/dev.stamp
 
 bench: $(VENV)/dev.stamp ## figures, not tests
 	@$(PY) -m tests.bench
+
+QUICK ?=
+bench-gateway: $(VENV)/dev.stamp ## queen-rbee beside nginx, sglang-router and LiteLLM; QUICK=1 for shorter loads
+	@$(PY) -m tests.bench.gateway $(if $(QUICK),--quick)
 
 ARCH   ?= amd64
 deb: ## one .deb for Debian 12 and 13 , into dist/; ARCH="amd64 arm64" for both architectures

@@ -4,7 +4,7 @@ Each metric is declared once, in Metrics. Its name and labels are part of the pu
 """
 
 from collections.abc import Mapping
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, cast
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
@@ -49,6 +49,7 @@ class Metrics:
         self.registry = registry = CollectorRegistry()
         self._depth_labels: set[tuple[str, str, str]] = set()
         self._refused_at: dict[tuple[str, HeartbeatError], float] = {}
+        self._children: dict[tuple[MetricWrapperBase, tuple[str, ...]], MetricWrapperBase] = {}
         self._series_by_pool: dict[str, set[tuple[MetricWrapperBase, tuple[str, ...]]]] = {}
         ProcessMetrics(registry=registry)
         registry.register(SpanCounters())
@@ -194,7 +195,7 @@ class Metrics:
             self.available.labels(NO_POOL).set(0)  # so that a sum over all pools is 0 instead of absent
         for removed in self._series_by_pool.keys() - ready.keys():
             for metric, labels in self._series_by_pool.pop(removed):
-                metric.remove(*labels)
+                self._remove(metric, labels)
             self._depth_labels = {key for key in self._depth_labels if key[1] != removed}
 
     def _series(self, pool_id: str, metric: AnyMetric, *labels: str) -> AnyMetric:
@@ -202,8 +203,16 @@ class Metrics:
 
         Searching all series for a pool's labels would take long with thousands of them.
         """
-        self._series_by_pool.setdefault(pool_id, set()).add((metric, labels))
-        return metric.labels(*labels)
+        key = metric, labels
+        found = self._children.get(key)
+        if found is None:
+            self._series_by_pool.setdefault(pool_id, set()).add(key)
+            found = self._children[key] = metric.labels(*labels)
+        return cast(AnyMetric, found)
+
+    def _remove(self, metric: MetricWrapperBase, labels: tuple[str, ...]) -> None:
+        self._children.pop((metric, labels), None)
+        metric.remove(*labels)
 
     def woken(self, node_id: str, *, success: bool) -> None:
         self.wakes.labels(node_id, "success" if success else "error").inc()
@@ -253,7 +262,7 @@ class Metrics:
             for metric, labels in list(pool_series):
                 if metric in by_replica and labels[REPLICA_ID_INDEX] == node_id:
                     pool_series.discard((metric, labels))
-                    metric.remove(*labels)
+                    self._remove(metric, labels)
 
     def placed(self, task: Task, target: Candidate, considered: int) -> None:
         """Count a task that got a slot of `target`."""

@@ -17,7 +17,7 @@ from queen_rbee.dispatch.circuits import Circuits
 from queen_rbee.dispatch.dispatcher import Dispatcher
 from queen_rbee.dispatch.forecast import Forecast
 from queen_rbee.dispatch.health_checks import is_healthy
-from queen_rbee.dispatch.hop import DIRECT, Hop
+from queen_rbee.dispatch.hop import DIRECT, Hop, engine_connections
 from queen_rbee.dispatch.outages import Outages
 from queen_rbee.dispatch.placer import QueuePlacer
 from queen_rbee.dispatch.promises import Promises
@@ -97,7 +97,7 @@ def build(settings: QueenSettings, store: Store, tls: CurrentTls = NO_TLS) -> Pa
         policy=settings.policy,
         strategy=settings.placement,
         prefix_routing=settings.prefix_routing,
-        hop=Hop(settings.token, IdleConnections(), tls),
+        hop=Hop(settings.token, IdleConnections(), tls, engine_connections()),
         pool_wait_s=settings.pool_wait_ms / 1000,
         model_dirs=settings.model_dirs,
     )

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 from prometheus_client import CollectorRegistry
 
-from llama_orch.http.server import hot_server, http1
+from llama_orch.http.server import hot_exchange, http1
 from llama_orch.http.server.access import Access
 from llama_orch.http.server.app import create_app
 from llama_orch.http.server.exchange import Exchange, HotRoutes
@@ -381,7 +381,7 @@ async def test_stalled_reader_does_not_delay_cancellation() -> None:
 
 
 async def test_stalled_reader_is_dropped_after_send_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (http1, hot_server):
+    for module in (http1, hot_exchange):
         monkeypatch.setattr(module, "SEND_LIMIT_S", 0.05)
     async with running(drain_s=0.05) as served, connected(served) as stream:
         await stream.send_all(get("/flood"))

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from llama_orch.http.server.access import OPEN_PATHS, OPEN_PREFIX, PAGE_PREFIXES
-from llama_orch.http.server.hot_server import HEAD_LIMIT, HEAD_LIMIT_S
+from llama_orch.http.server.h11_exchange import HEAD_LIMIT_S
+from llama_orch.http.server.hot_exchange import HEAD_LIMIT
 from tests.unit.manual_page import Page
 
 ROOT = Path(__file__).parents[2]

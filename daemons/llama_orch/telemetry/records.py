@@ -21,6 +21,7 @@ from llama_orch.telemetry.levels import TRACE, Levels
 SHARED = "llama_orch"
 NOISY = ("hypercorn", "quart", "httpx2", "httpcore2")
 Format = Literal["auto", "journal", "json", "pretty"]
+_ENCODE = json.JSONEncoder(ensure_ascii=False).encode
 PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (0, 7))
 
 
@@ -28,7 +29,13 @@ def emit(event: Event, /, **fields: object) -> None:
     """Log `event`. The fields fill its text and become journal fields in upper case."""
     logger = logging.getLogger(event.logger)
     if logger.isEnabledFor(event.level):
-        logger.log(event.level, event.text.format_map(_Fields(fields)), extra={"event": event, "fields": fields})
+        # Logger.log would also search the stack for its caller, which is this function
+        text, extra = event.text.format_map(_Fields(fields)), {"event": event, "fields": fields}
+        record = logger.makeRecord(event.logger, event.level, __file__, EMIT_LINE, text, (), None, "emit", extra)
+        logger.handle(record)
+
+
+EMIT_LINE = emit.__code__.co_firstlineno
 
 
 class _Fields(dict[str, object]):
@@ -72,7 +79,7 @@ class JsonHandler(logging.StreamHandler[Any]):
         if record.exc_info:
             body["exception"] = logging.Formatter().formatException(record.exc_info)
         extra = {key: value for key, value in fields_of(record).items() if key not in body}
-        return json.dumps(body | extra, ensure_ascii=False)
+        return _ENCODE(body | extra)
 
 
 class PrettyHandler(logging.StreamHandler[Any]):

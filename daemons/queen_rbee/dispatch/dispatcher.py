@@ -12,6 +12,7 @@ from llama_orch.bell import Bell
 from llama_orch.contracts.errors import ErrorCode
 from llama_orch.service.watchdog import Pulse
 from queen_rbee.dispatch.accounting import Accounting
+from queen_rbee.dispatch.attendance import Attendance
 from queen_rbee.dispatch.circuits import Circuits
 from queen_rbee.dispatch.estimates import backoff_ms
 from queen_rbee.dispatch.forecast import Forecast
@@ -46,7 +47,9 @@ class Dispatcher:
     bell: Bell
     on_start: Callable[[Task, Candidate], None] = lambda _task, _target: None
     """Called with each task that gets a slot."""
+    attendance: Attendance = field(default_factory=Attendance)
     _idle_event: trio.Event = field(default_factory=trio.Event)
+    _nursery: trio.Nursery | None = None
     _outage_check_at: float = float("-inf")
 
     @property
@@ -55,15 +58,16 @@ class Dispatcher:
         return not self.queue and not self.registry.leased
 
     async def run(self, pulse: Pulse, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Dispatch until cancelled. Running tasks live in this function's nursery."""
-        async with trio.open_nursery() as nursery:
+        """Dispatch until cancelled. Running tasks live in this function's nursery, those of /v1 in their clients'."""
+        async with trio.open_nursery() as self._nursery:
+            nursery = self._nursery
+            await nursery.start(self.attendance.run)
             task_status.started()
             while True:
                 self._drop_expired()
                 for replica in self.circuits.due(trio.current_time()):
                     nursery.start_soon(self.circuits.check, replica)
-                for task, target in self.placer.place_waiting():
-                    self._start(task, target)
+                for task in self.start_waiting():
                     nursery.start_soon(self.runs.serve, task)
                 for task in self.placer.take_unplaced_arrivals():
                     self.metrics.not_placed(task)
@@ -79,6 +83,43 @@ class Dispatcher:
         due_at = min(self.placer.next_deadline, self.circuits.next_check)
         due_at = min(due_at, self._outage_check_at if self.queue else float("inf"))
         await self.bell.wait(min(pulse.interval_s, max(0.0, due_at - trio.current_time())))
+
+    def start_waiting(self) -> list[Task]:
+        """Start the waiting tasks that have a slot now; return those that no client runs."""
+        unaccompanied = []
+        for task, target in self.placer.place_waiting():
+            self._start(task, target)
+            if task.answer:
+                task.answer.grant()
+            else:
+                unaccompanied.append(task)
+        return unaccompanied
+
+    async def accompany(self, task: Task) -> None:
+        """Run a /v1 task in the task of its client, until it ends. Cancelling that cancels the task."""
+        answer = task.answer
+        assert answer, "only a task with an answer can be accompanied"
+        try:
+            self._start_at_once(task)
+            while not answer.closed:
+                await answer.wait_granted()
+                if answer.granted:
+                    answer.granted = False
+                    await self.runs.serve(task)
+        finally:
+            if not task.state.final:
+                self.cancel(task, "client_left")
+            if answer.granted:  # it got a slot, and ended before it could run
+                answer.granted = False
+                self.runs.finish(task)
+
+    def _start_at_once(self, task: Task) -> None:
+        """Start `task` if nothing else waits and a slot is free, which spares it a turn of the loop."""
+        if self._nursery and len(self.queue) == 1:
+            for other in self.start_waiting():
+                self._nursery.start_soon(self.runs.serve, other)
+        if task in self.queue:
+            self.placer.waits(task)
 
     def _start(self, task: Task, target: Candidate) -> None:
         now = trio.current_time()

@@ -1,4 +1,4 @@
-"""What a request needs on its way through a node's relay: token, session header, kept connections, TLS."""
+"""What a request needs on its way to an engine: kept connections; through a node also token, session header and TLS."""
 
 import ssl
 from dataclasses import dataclass
@@ -14,15 +14,29 @@ from llama_orch.settings.types import Secret
 from queen_rbee.pools.candidates import Candidate
 
 SESSION_DIGITS = 32
+ENGINE_IDLE_S = 1.0
+"""How long a connection to an engine is kept for the next request. llama-server has a thread for each connection, a few
+more than slots, and needs one of them for health checks."""
+ENGINE_IDLE_LIMIT = 256
+"""As many as an engine may have slots."""
+
+
+def engine_connections() -> IdleConnections:
+    """Return a new keeper of connections to engines."""
+    return IdleConnections(ENGINE_IDLE_LIMIT, ENGINE_IDLE_S)
 
 
 @dataclass(frozen=True)
 class Hop:
-    """How to reach engines behind nodes. Engines that queen-rbee reaches directly get no token and no session."""
+    """How to reach engines. Those that queen-rbee reaches directly get no token and no session.
+
+    `connections` are those to nodes, `engines` those to engines; without them each request has its own.
+    """
 
     token: Secret | None = None
     connections: IdleConnections | None = None
     contexts: CurrentTls = NO_TLS
+    engines: IdleConnections | None = None
 
     @property
     def tls(self) -> ssl.SSLContext | None:
@@ -31,9 +45,14 @@ class Hop:
 
     async def aclose(self) -> None:
         """Close idle connections."""
-        if self.connections:
-            with trio.CancelScope(shield=True):
-                await self.connections.aclose()
+        with trio.CancelScope(shield=True):
+            for connections in (self.connections, self.engines):
+                if connections:
+                    await connections.aclose()
+
+    def kept(self, target: Candidate) -> IdleConnections | None:
+        """Return the connections among which one to `target` may be."""
+        return self.connections if target.node_id else self.engines
 
     def headers(self, target: Candidate, request: TaskRequest) -> dict[str, str]:
         """Return the headers for the node's relay; none for an engine that is reached directly."""

@@ -61,15 +61,22 @@ class QueuePlacer:
         return len(self._queue)
 
     def admitted(self, task: Task) -> None:
-        """Call when `task` has entered the queue."""
+        """Call when `task` has entered the queue. A task with an `answer` is started by its client: see Dispatcher."""
         if (until := task.waits_until) < float("inf"):
             heapq.heappush(self._deadlines, (until, next(self._numbers), task))
+        if task.answer is None:
+            self.waits(task)
+
+    def waits(self, task: Task) -> None:
+        """Let the dispatcher find a slot for `task`, which is in the queue."""
         self._arrivals.append(task)
         self._bell.ring()
 
     def requeue(self, task: Task) -> None:
         self._queue.put_back(task, task.request.priority, task.demand, task.size)
         self.admitted(task)
+        if task.answer:
+            self.waits(task)
 
     def other_replica(self, task: Task) -> Candidate | None:
         suitable = self._registry.replicas.suitable(task.demand)

@@ -24,7 +24,7 @@ from llama_orch.engines.wire.adapter import (
 )
 from llama_orch.engines.wire.errors import classified
 from llama_orch.http.client.client import Response, Unreachable, UpstreamError, UpstreamTimeout, request
-from llama_orch.http.client.sse import MalformedStream, read_events
+from llama_orch.http.client.sse import EventParser, MalformedStream
 from llama_orch.http.server.bodies import in_thread_if_large
 from llama_orch.telemetry.events import queen as events
 from llama_orch.telemetry.records import emit
@@ -113,7 +113,7 @@ async def _request(
         target.url + dialogue.path,
         headers=headers,
         body=dialogue.body,
-        connections=hop.connections if target.node_id else None,
+        connections=hop.kept(target),
         tls=hop.tls if target.node_id else None,
         connect_s=timer.limits.connect_s,
         head_s=float("inf"),  # bounded by the timer's scope
@@ -145,22 +145,25 @@ async def _read_stream(
     remaining = ANSWER_LIMIT
     max_tokens = _max_tokens(task)
     measured = task.measurements
-    chunks = response.chunks()
-    async for event in read_events(chunks):
-        remaining -= len(event.data)
-        if remaining < 0:
-            raise _endless_answer(f"its answer is longer than {ANSWER_LIMIT} characters")
-        now = trio.current_time()
-        tokens_before = measured.tokens_out
-        last = _append(task, _parse(dialogue.event, event.data) if event.data else (), now, adapter)
-        if last:
-            await _drain(chunks)
-            return last
-        timer.received(now, token=measured.tokens_out > tokens_before)
-        if measured.tokens_out > max_tokens:
-            raise _endless_answer(
-                f"max_tokens is {task.request.max_tokens}, and it has sent {measured.tokens_out} tokens"
-            )
+    chunks, parser, flush = response.chunks(), EventParser(), task.answer.flush if task.answer else None
+    async for chunk in chunks:
+        now, tokens_before = trio.current_time(), measured.tokens_out
+        for data in parser.feed(chunk):
+            remaining -= len(data)
+            if remaining < 0:
+                raise _endless_answer(f"its answer is longer than {ANSWER_LIMIT} characters")
+            last = _append(task, _parse(dialogue.event, data) if data else (), now, adapter)
+            if last:
+                if not response.reusable:
+                    await _drain(chunks)
+                return last
+            if measured.tokens_out > max_tokens:
+                raise _endless_answer(
+                    f"max_tokens is {task.request.max_tokens}, and it has sent {measured.tokens_out} tokens"
+                )
+            timer.received(now, token=measured.tokens_out > tokens_before)
+        if flush and measured.first_token_at is not None:
+            await flush()
     return _require_end(_append(task, dialogue.closed(), trio.current_time(), adapter))
 
 
@@ -216,11 +219,11 @@ def _append(task: Task, messages: Sequence[AnswerPart], now: float, adapter: Eng
     if task.measurements.answered_at is None:
         task.measurements.answered_at = now
     for message in messages:
-        if isinstance(message, TextPiece):
+        if isinstance(message, StreamChunk):
+            task.chunk(message.raw, message.tokens, now, usage=message.usage)
+        elif isinstance(message, TextPiece):
             if message.text:
                 task.token(message.text, now)
-        elif isinstance(message, StreamChunk):
-            task.chunk(message.raw, message.tokens, now, usage=message.usage)
         elif isinstance(message, WholeAnswer):
             task.result(message.raw, now)
         elif isinstance(message, EngineRefusal):

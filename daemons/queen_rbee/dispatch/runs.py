@@ -6,6 +6,7 @@ not started, or waits in the queue for one.
 """
 
 import logging
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -125,17 +126,28 @@ class Runs:
         """Run `task` until it ends or goes back to the queue, on other replicas if need be; then release its lease."""
         correlation.current.set(task.correlation_id)
         try:
-            with task.scope, trio.move_on_at(task.deadline) as deadline:
+            task.scope.deadline = task.deadline
+            with task.scope:
                 while other := await self._relay(task, self._attempts[task]):
                     self._move(task, other)
-            if deadline.cancelled_caught:
+            if task.scope.cancelled_caught and trio.current_time() >= task.deadline:
                 target = self._attempts[task].target
                 message = "the deadline passed while the task ran"
                 _fail(task, target, ErrorCode.DEADLINE_UNMET, message, retriable=False)
+        except trio.Cancelled:
+            if task.answer:
+                task.cancel(trio.current_time(), "client_left")
+            raise
         finally:
-            target = self._attempts.pop(task).target
-            self.registry.release(target.key)
-            self._close(task, target)
+            self.finish(task)
+
+    def finish(self, task: Task) -> None:
+        """Release the lease of a task that runs no more."""
+        target = self._attempts.pop(task).target
+        # the dispatcher has nothing to do if no task waits and no circuit has opened
+        wake = self.stopping or self.placer.queue_depth > 0 or self.circuits.next_check < math.inf
+        self.registry.release(target.key, wake=wake)
+        self._close(task, target)
 
     def _move(self, task: Task, other: Candidate) -> None:
         self.registry.release(self._attempts[task].target.key)

@@ -35,6 +35,7 @@ from queen_rbee.pools.registry import PoolRegistry
 from queen_rbee.sessions.sessions import Sessions
 from queen_rbee.store.protocol import Store, StoredTask, StoreFailure, not_stored
 from queen_rbee.tasks.book import TaskBook
+from queen_rbee.tasks.direct_answer import DirectAnswer
 from queen_rbee.tasks.task import Task
 from queen_rbee.tasks.task_trace import trace_of
 
@@ -71,10 +72,12 @@ class Intake:
         passage: Passage | None = None,
         *,
         durable: bool = False,
+        answer: DirectAnswer | None = None,
     ) -> Task:
         """Queue a task. Raises ApiError with the reason and, if it is worth retrying, when to retry.
 
-        A task that is not `durable` ends with queen-rbee: its client waits for the answer on the same connection.
+        A task that is not `durable` ends with queen-rbee: its client waits for the answer on the same connection. With
+        an `answer` the caller runs the task by `Dispatcher.accompany`.
         """
         if self._closed:
             raise self.backpressure.retry_later(503, ErrorCode.ADMISSION_REJECT, "queen-rbee is stopping")
@@ -84,7 +87,16 @@ class Intake:
         passage = passage or passage_for(request)
         now = trio.current_time()
         client = correlation.peer.get() or ""
-        task = Task(request, correlation_id, now, passage, traceparent=traceparent, durable=durable, client=client)
+        task = Task(
+            request,
+            correlation_id,
+            now,
+            passage,
+            traceparent=traceparent,
+            durable=durable,
+            client=client,
+            answer=answer,
+        )
         self._check(task)
         self._enqueue(task)
         return task

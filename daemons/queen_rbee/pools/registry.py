@@ -154,15 +154,16 @@ class PoolRegistry:
         self._leases[key] += 1
         self._update_leases(key)
 
-    def release(self, key: ReplicaKey) -> None:
-        """Release a slot of the replica."""
+    def release(self, key: ReplicaKey, *, wake: bool = True) -> None:
+        """Release a slot of the replica; `wake` the dispatcher, for which a task may wait."""
         self._leases[key] -= 1
         if not self._leases[key]:
             del self._leases[key]
         if self.residents:
             self._released_at[key] = trio.current_time()
         self._update_leases(key)
-        self._changed.ring()
+        if wake:
+            self._changed.ring()
         if self.watch_releases:
             self.residency.ring()
 

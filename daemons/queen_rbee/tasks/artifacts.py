@@ -72,7 +72,7 @@ def encode_artifact(new: NewArtifact, now: datetime) -> EncodedArtifact:
     document = canonical_document(new, content)
     if len(document) > LIMIT_BYTES:
         raise ArtifactTooLong
-    head = ArtifactHead(
+    head = ArtifactHead.model_construct(
         id=artifact_id(document),
         kind=new.kind,
         tags=list(new.tags),

@@ -58,11 +58,11 @@ class Measurements:
 
     @property
     def usage(self) -> Usage:
-        return Usage(tokens_in=self.tokens_in, tokens_out=self.tokens_out)
+        return Usage.model_construct(tokens_in=self.tokens_in, tokens_out=self.tokens_out)
 
     @property
     def timings(self) -> Timings:
-        return Timings(
+        return Timings.model_construct(
             submitted_at=self.submitted_wall,
             started_at=self.started_wall,
             ended_at=self.ended_wall,

@@ -16,6 +16,7 @@ from llama_orch.contracts.tasks import TaskError, TaskRequest, TaskState, TaskVi
 from llama_orch.engines.wire.passage import Passage
 from queen_rbee.pools.candidates import demand_of
 from queen_rbee.sessions.session import SessionTurn
+from queen_rbee.tasks.direct_answer import DirectAnswer
 from queen_rbee.tasks.event_log import EventLog
 from queen_rbee.tasks.measurements import Measurements
 from queen_rbee.tasks.place import Place
@@ -38,7 +39,7 @@ class Task:
 
     `passage` is the body of a /v1 request; None if `request.prompt` says it all. A `durable` task is in the store until
     it ends; `generation` counts the restarts of queen-rbee since it was accepted. `client` is the client's address, or
-    "" if unknown (Unix socket, accepted before a restart).
+    "" if unknown (Unix socket, accepted before a restart). `answer` is given if the client's own task runs this one.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Task:
         job_id: uuid.UUID | None = None,
         traceparent: str | None = None,
         client: str = "",
+        answer: DirectAnswer | None = None,
     ) -> None:
         self.request = request
         self.passage = passage
@@ -73,7 +75,8 @@ class Task:
         self.error_quoted = False
         """Whether the error's message is the engine's, which may repeat the prompt: only the client may see it."""
         self.cancel_reason: CancelReason = "request"
-        self.log = EventLog(generation * GENERATION_IDS)
+        self.answer = answer
+        self.log: EventLog | DirectAnswer = answer or EventLog(generation * GENERATION_IDS)
         self.generation = generation
         self.scope = trio.CancelScope()
         self.reported_position: int | None = None
@@ -230,7 +233,8 @@ class Task:
 
     def view(self, queue_position: int | None = None, predicted_start_ms: int | None = None) -> TaskView:
         """Return what clients may know of the task."""
-        return TaskView(
+        # not validated: all values are valid, and the end of each task needs this
+        return TaskView.model_construct(
             task_id=self.task_id,
             job_id=self.job_id,
             session_id=self.request.session_id,

@@ -20,16 +20,21 @@ class ClientView:
     def __init__(self, passage: Passage) -> None:
         asked = passage.body.get("model")
         self._model = _field(asked) if isinstance(asked, str) and asked else None
+        self._engines = ""
+        """The engine's field in the last chunk: nearly always that of the next one, which need not be searched then."""
         self._drops_alternatives = passage.endpoint == "chat" and wants_no_alternatives(passage.body)
 
     def __call__(self, raw: str) -> str:
         """Return `raw`, a chunk or a whole answer, as the client sees it."""
         if self._drops_alternatives and "top_logprobs" in raw:
             raw = _without_alternatives(raw)
-        return MODEL.sub(self._model_field, raw, count=1)
-
-    def _model_field(self, found: re.Match[str]) -> str:
-        return self._model or _field(public_name(json.loads(found[1])))
+        if not self._engines or self._engines not in raw:
+            found = MODEL.search(raw)
+            if found is None:
+                return raw
+            self._engines = found[0]
+            self._clients = self._model or _field(public_name(json.loads(found[1])))
+        return raw if self._engines == self._clients else raw.replace(self._engines, self._clients, 1)
 
 
 def wants_no_alternatives(body: Mapping[str, object]) -> bool:

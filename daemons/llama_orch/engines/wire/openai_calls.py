@@ -58,7 +58,8 @@ class OpenAiPassage(OpenAiStream):
         return [WholeAnswer(self._view(one_line(body.decode()))), Finished(counted.tokens_in or 0, 0, counted.cached)]
 
     def _parts(self, choices: Choices, data: str) -> Sequence[AnswerPart]:
-        return [StreamChunk(self._view(one_line(data)), sum(map(_has_content, choices)))]
+        tokens = int(_has_content(choices[0])) if len(choices) == 1 else sum(map(_has_content, choices))
+        return [StreamChunk(self._view(one_line(data)), tokens)]
 
     def _usage_only(self, data: str) -> Sequence[AnswerPart]:
         return [StreamChunk(self._view(one_line(data)), usage=True)]

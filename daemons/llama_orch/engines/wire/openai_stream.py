@@ -38,6 +38,9 @@ class OpenAiStream(ABC):
         if chunk.get("error") is not None or chunk.get("object") == "error":
             return [refusal_of_event(chunk)]
         choices = _choices_of(chunk)
+        if len(choices) == 1 and not (choices[0].get("finish_reason") or "usage" in chunk):  # nearly always
+            self._begun = True
+            return self._parts(choices, data)
         finished = sum(1 for choice in choices if choice.get("finish_reason"))
         self._count(chunk, finished)
         if not choices:
@@ -86,6 +89,9 @@ def _choices_of(chunk: Mapping[str, object]) -> Choices:
     found = chunk.get("choices")
     if found is None:
         return []
-    if not isinstance(found, list) or not all(isinstance(choice, dict) for choice in found):
+    if not isinstance(found, list):
         raise ValueError("`choices` is not a list of objects")
+    for choice in found:
+        if not isinstance(choice, dict):
+            raise ValueError("`choices` is not a list of objects")
     return found

@@ -1,4 +1,4 @@
-"""The HTTP/1.1 client for engines and other daemons: h11 over trio streams.
+"""The HTTP/1.1 client for engines and other daemons, over trio streams.
 
 Leaving an exchange before its end closes the connection, which cancels the request: llama-server frees the slot of a
 streamed request within about 10 ms (measured). Each exchange opens a connection of its own, unless the caller passes
@@ -7,6 +7,7 @@ leaks pool slots when requests are cancelled.
 """
 
 import json
+import math
 import re
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -14,11 +15,11 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-import h11
 import trio
 
-from llama_orch.http.client.answer import CHUNK, Response, next_event, receive
+from llama_orch.http.client.answer import Response, receive, receive_head
 from llama_orch.http.client.connecting import Origin, connect, where
+from llama_orch.http.client.head import request_head
 from llama_orch.http.client.idle_connections import LIMIT_S, IdleConnections
 from llama_orch.http.client.upstream import ConnectTimeout, Unanswered, Unreachable, UpstreamError, UpstreamTimeout
 from llama_orch.http.tls.secured import Wire
@@ -47,32 +48,15 @@ class _Request:
     """A request, which may be sent twice."""
 
     method: str
-    target: str
-    fields: list[tuple[str, str]]
+    head: bytes
     body: bytes | bytearray
 
-    def start(self) -> tuple[h11.Connection, bytes]:
-        """Return an h11 connection for the answer and the bytes of the request head.
-
-        Raises UpstreamError if the head is not valid HTTP.
-        """
-        connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=CHUNK)
-        try:
-            head = h11.Request(method=self.method, target=self.target, headers=self.fields)
-            data = connection.send(head) or b""
-        except (h11.LocalProtocolError, UnicodeError) as error:
-            raise UpstreamError(f"the request is not valid HTTP: {error}") from error
-        if self.body:
-            connection.send_with_data_passthrough(h11.Data(data=self.body))  # type: ignore[arg-type]
-        connection.send(h11.EndOfMessage())
-        return connection, data
-
-    def chunks(self, head: bytes) -> Chunks:
+    def chunks(self) -> Chunks:
         """Yield the bytes to send. A long body is split, because TLS encrypts each chunk without a checkpoint."""
         if len(self.body) <= SEND_CHUNK:
-            yield head + self.body
+            yield self.head + self.body
             return
-        yield head
+        yield self.head
         with memoryview(self.body) as body:
             yield from (body[at : at + SEND_CHUNK] for at in range(0, len(body), SEND_CHUNK))
 
@@ -100,7 +84,7 @@ async def request(
     With `connections`, an idle connection is reused if there is one, and the connection is kept if the answer was read
     to its end. An idle connection may turn out to be closed by the server. Nobody can tell whether the server had read
     the request (RFC 9110, 9.2.2), so it is sent again only if it is `repeatable`, that is, safe to serve twice.
-    Otherwise the call raises Unreachable if the request was not sent in full, else UpstreamError.
+    A request that was not sent in full is sent again over a new connection; otherwise the call raises UpstreamError.
     """
     origin, parts = where(url, tls)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -108,7 +92,7 @@ async def request(
     fields += (headers or {}).items()
     if body or method in ("POST", "PUT"):
         fields.append(("content-length", str(len(body))))
-    sending = _Request(method, target, fields, body)
+    sending = _Request(method, request_head(method, target, fields), body)
     stream, response = await _exchange(sending, origin, connect_s, head_s, connections, repeatable)
     completed = False
     try:
@@ -130,23 +114,23 @@ async def _exchange(
     repeatable: bool,
 ) -> tuple[Wire, Response]:
     """Send the request; return the connection and the answer's head."""
-    connection, head = sending.start()
     if connections is not None and (idle := connections.take(origin)):
         try:
-            return idle, await _head_or_close(idle, connection, sending.chunks(head), head_s)
+            return idle, await _head_or_close(idle, sending, head_s)
         except Unanswered as error:
-            if not repeatable:
-                raise (error if error.sent else Unreachable(f"the request was not sent: {error}")) from error
-            connection, head = sending.start()
+            if error.sent and not repeatable:
+                raise
     stream = await connect(origin, connect_s)
-    return stream, await _head_or_close(stream, connection, sending.chunks(head), head_s)
+    return stream, await _head_or_close(stream, sending, head_s)
 
 
-async def _head_or_close(stream: Wire, connection: h11.Connection, data: Chunks, limit_s: float) -> Response:
-    """Send `data` and return the head of the answer. Closes the stream on any error."""
+async def _head_or_close(stream: Wire, sending: _Request, limit_s: float) -> Response:
+    """Send the request and return the head of the answer. Closes the stream on any error."""
     try:
+        if limit_s == math.inf:
+            return await _head(stream, sending)
         with trio.fail_after(limit_s):
-            return await _head(stream, connection, data)
+            return await _head(stream, sending)
     except trio.TooSlowError as error:
         await trio.aclose_forcefully(stream)
         raise UpstreamTimeout(f"no answer within {limit_s:g} s") from error
@@ -155,21 +139,14 @@ async def _head_or_close(stream: Wire, connection: h11.Connection, data: Chunks,
         raise
 
 
-async def _head(stream: Wire, connection: h11.Connection, data: Chunks) -> Response:
+async def _head(stream: Wire, sending: _Request) -> Response:
     sent = False
     # a server that refuses a request may close before it has read the body; its answer can still be read
     with suppress(trio.BrokenResourceError):
-        for chunk in data:
+        for chunk in sending.chunks():
             await stream.send_all(chunk)
         sent = True
-    connection.receive_data(await _first_bytes(stream, sent))
-    event = await next_event(connection, stream)
-    while isinstance(event, h11.InformationalResponse):
-        event = await next_event(connection, stream)
-    if not isinstance(event, h11.Response):
-        raise UpstreamError("the connection closed without an answer")
-    names = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in event.headers}
-    return Response(event.status_code, names, connection, stream)
+    return await receive_head(await _first_bytes(stream, sent), stream, sending.method)
 
 
 async def _first_bytes(stream: Wire, sent: bool) -> bytes:

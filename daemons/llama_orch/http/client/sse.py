@@ -1,7 +1,7 @@
 """Parse server-sent events from chunks of any size."""
 
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 
 EVENT_LIMIT = 4 << 20
@@ -34,31 +34,76 @@ class _Events:
 
     def __init__(self, chunks: AsyncIterator[bytes]) -> None:
         self._chunks = chunks
+        self._lines = _Lines()
+
+    def __aiter__(self) -> "_Events":
+        return self
+
+    async def __anext__(self) -> ServerSentEvent:
+        while (event := self._lines.next_event()) is None:
+            self._lines.feed(await anext(self._chunks))
+        return event
+
+
+class EventParser:
+    """Parses the data of the events of one stream."""
+
+    def __init__(self) -> None:
+        self._lines = _Lines()
+
+    def feed(self, chunk: bytes) -> Iterable[str]:
+        """Return the data of each event that `chunk` completes, as `read_events` does.
+
+        The iteration raises MalformedStream after the valid events.
+        """
+        if not self._lines.partial and chunk.endswith(b"\n\n") and len(chunk) <= EVENT_LIMIT:
+            # nearly always: whole events of one line, for a tenth of the cost
+            try:
+                events = chunk.decode()[:-2].split("\n\n")
+            except UnicodeDecodeError:
+                pass
+            else:
+                if all(event.startswith("data: ") and not ("\n" in event or "\r" in event) for event in events):
+                    return [event[6:] for event in events]
+        self._lines.feed(chunk)
+        return self._rest()
+
+    def _rest(self) -> Iterator[str]:
+        while event := self._lines.next_event():
+            yield event.data
+
+
+class _Lines:
+    """Splits chunks into lines and events."""
+
+    def __init__(self) -> None:
         self._partial_line = b""
         self._lines: list[bytes] = []
         self._size = 0
         self._ready: deque[ServerSentEvent] = deque()
         self._malformed: MalformedStream | None = None
 
-    def __aiter__(self) -> "_Events":
-        return self
+    @property
+    def partial(self) -> bool:
+        """Whether an event has begun, or the stream is malformed."""
+        return bool(self._partial_line or self._lines or self._ready or self._malformed)
 
-    async def __anext__(self) -> ServerSentEvent:
-        while not self._ready:
-            if self._malformed:
-                raise self._malformed
-            chunk = await anext(self._chunks)
-            try:
-                self._feed(chunk)
-            except MalformedStream as error:  # first return the valid events before it
-                self._malformed = error
-        return self._ready.popleft()
+    def next_event(self) -> ServerSentEvent | None:
+        """Return the next complete event, or None. Raises MalformedStream after the valid events."""
+        if self._ready:
+            return self._ready.popleft()
+        if self._malformed:
+            raise self._malformed
+        return None
 
-    def _feed(self, chunk: bytes) -> None:
-        *complete, self._partial_line = (self._partial_line + chunk).split(b"\n")
-        for line in complete:
-            self._line(line.removesuffix(b"\r"))
-        self._check_size(len(self._partial_line.removesuffix(b"\r")))
+    def feed(self, chunk: bytes) -> None:
+        try:
+            *complete, self._partial_line = (self._partial_line + chunk).split(b"\n")
+            for line in complete:
+                self._line(line.removesuffix(b"\r"))
+            self._check_size(len(self._partial_line.removesuffix(b"\r")))
+        except MalformedStream as error:  # first return the valid events before it
+            self._malformed = error
 
     def _line(self, line: bytes) -> None:
         if line:

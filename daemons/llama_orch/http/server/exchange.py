@@ -13,8 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
 
+import trio
+
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.http.server.error_shapes import ANTHROPIC_VERSION, error_answer
+from llama_orch.http.server.hang_ups import HangUp
 from llama_orch.http.server.json_scan import Shape
 from llama_orch.http.server.receiving import BODY_LIMIT_S, limit_hint, received
 from llama_orch.http.server.server_span import ServerSpan
@@ -35,6 +38,11 @@ ANY = "ANY"
 """The method of a route that accepts every method."""
 ABORT = "llama_orch.abort"
 """Key in an ASGI scope: a function that closes the connection at once, even during a shielded send."""
+HANG_UP = "llama_orch.hang_up"
+"""Key in an ASGI scope: the HangUp of the connection. Without it a task must wait for the client to leave."""
+SEND_NOW = "llama_orch.send_now"
+"""Key in an ASGI scope: a function that sends a chunk of a started answer as far as the kernel takes it at once. It
+returns whether that was all; if not, the rest goes first with the next message."""
 
 
 def _nothing() -> None:
@@ -58,6 +66,8 @@ class Exchange:
     target: str = ""
     _abort: Callable[[], None] = _nothing
     scheme: str = "http"
+    _hang_up: HangUp | None = None
+    _send_now: Callable[[bytes], bool] | None = None
     body_limit: int = BODY_LIMIT
     """Largest body in bytes, unless the handler passes its own limit."""
     started: bool = field(default=False, init=False)
@@ -111,6 +121,18 @@ class Exchange:
         """Send one chunk; waits while the client reads slowly."""
         await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
 
+    def write_now(self, chunk: bytes) -> bool:
+        """Send one chunk without waiting; False if a part of it, or all, must wait: then `write` the next one.
+
+        Not while another task writes.
+        """
+        return bool(self._send_now and self._send_now(chunk))
+
+    @property
+    def writes_now(self) -> bool:
+        """Whether `write_now` is possible. If not, it sends nothing."""
+        return self._send_now is not None
+
     async def finish(self, chunk: bytes | bytearray = b"") -> None:
         """Send the last chunk and end the stream."""
         await self._send({"type": "http.response.body", "body": chunk, "more_body": False})
@@ -124,6 +146,27 @@ class Exchange:
         """Return when the client has left. Call it only after the body has been read."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
+
+    async def accompany(self, act: Callable[[], Awaitable[None]], left: Callable[[], None]) -> None:
+        """Run `act`, and call `left` if the client leaves meanwhile, which must make `act` return.
+
+        Call it only after the body has been read. An exception of `act` may leave in a group.
+        """
+        if self._hang_up:
+            self._hang_up.expect(left)
+            try:
+                await act()
+            finally:
+                self._hang_up.forget()
+            return
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._wait_gone, left)
+            await act()
+            nursery.cancel_scope.cancel()
+
+    async def _wait_gone(self, left: Callable[[], None]) -> None:
+        await self.gone()
+        left()
 
     async def _start(self, status: int, headers: Headers) -> None:
         self.started = True
@@ -153,6 +196,8 @@ class HotRoutes:
     def __init__(self, body_limit: int = BODY_LIMIT) -> None:
         self.body_limit = body_limit
         self._routes: list[tuple[str, re.Pattern[str], Handler]] = []
+        self._fixed: dict[tuple[str, str], Handler] = {}
+        """The handlers found for paths without variables, as many as there are such routes."""
         self.declared: list[tuple[str, str]] = []
         """Method and pattern of each route."""
 
@@ -173,8 +218,12 @@ class HotRoutes:
 
     def find(self, method: str, path: str) -> tuple[Handler, dict[str, str]] | None:
         """Return the handler of a request and the variables in its path, or None."""
+        if handler := self._fixed.get((method, path)):
+            return handler, {}
         for declared, regex, handler in self._routes:
             if declared in (method, ANY) and (match := regex.fullmatch(path)):
+                if declared == method and not regex.groups:
+                    self._fixed[method, path] = handler
                 return handler, match.groupdict()
         return None
 
@@ -205,6 +254,8 @@ async def answer(handler: Handler, variables: dict[str, str], scope: Scope, rece
         _target(scope),
         scope.get(ABORT, _nothing),
         scope.get("scheme", "http"),
+        scope.get(HANG_UP),
+        scope.get(SEND_NOW),
     )
     try:
         await _answered(handler, exchange)
@@ -235,20 +286,3 @@ async def _answered(handler: Handler, exchange: Exchange) -> None:
 def _target(scope: Scope) -> str:
     query = scope.get("query_string", b"")
     return bytes(scope.get("raw_path", b"") + (b"?" + query if query else b"")).decode("latin-1")
-
-
-def head_only(receive: Receive, send: Send) -> tuple[Receive, Send]:
-    """Adapt a GET handler to HEAD: send only the head, then report to the handler that the client has left."""
-    sent = False
-
-    async def receiving() -> Message:
-        return {"type": "http.disconnect"} if sent else await receive()
-
-    async def sending(message: Message) -> None:
-        nonlocal sent
-        if message["type"] == "http.response.start":
-            sent = True
-            await send(message)
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    return receiving, sending

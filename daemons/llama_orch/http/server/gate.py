@@ -21,7 +21,6 @@ from llama_orch.http.server.exchange import (
     Scope,
     Send,
     answer,
-    head_only,
 )
 from llama_orch.settings.types import Secret
 from llama_orch.telemetry import correlation
@@ -156,3 +155,20 @@ async def _send_preflight(headers: RawHeaders, scope: Scope, receive: Receive, s
         await exchange.send(204, headers=preflight_fields(headers))
 
     await answer(allow, {}, scope, receive, send)
+
+
+def head_only(receive: Receive, send: Send) -> tuple[Receive, Send]:
+    """Adapt a GET handler to HEAD: send only the head, then report to the handler that the client has left."""
+    sent = False
+
+    async def receiving() -> Message:
+        return {"type": "http.disconnect"} if sent else await receive()
+
+    async def sending(message: Message) -> None:
+        nonlocal sent
+        if message["type"] == "http.response.start":
+            sent = True
+            await send(message)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    return receiving, sending

@@ -40,16 +40,9 @@ from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 
 from llama_orch.http.server.exchange import ABORT, AsgiApp, BrokenOff, Message, Receive, Scope, Send
-from llama_orch.http.server.hot_server import (
-    CHUNK,
-    HANG_UP_S,
-    LINGER_S,
-    NEWCOMER_S,
-    SEND_LIMIT_S,
-    Resumed,
-    malformed,
-    malformed_fields,
-)
+from llama_orch.http.server.h11_exchange import malformed, malformed_fields
+from llama_orch.http.server.hot_exchange import CHUNK, HANG_UP_S, LINGER_S, SEND_LIMIT_S
+from llama_orch.http.server.hot_server import NEWCOMER_S, Resumed
 from llama_orch.http.tls.secured import Wire, abort, hung_up
 
 

@@ -18,6 +18,7 @@ from llama_orch.http.server.accepting import Listener, ListenerEnded, unwatched
 from llama_orch.http.server.exchange import AsgiApp
 from llama_orch.http.server.gate import Gate
 from llama_orch.http.server.handshakes import Handshakes
+from llama_orch.http.server.hang_ups import HangUps
 from llama_orch.http.server.hot_server import NEWCOMER_S, HotConnection, Resumed
 from llama_orch.http.server.http1 import BoundedServer, ShieldedApp
 from llama_orch.http.server.overload import Refusals, connection_limit
@@ -41,6 +42,7 @@ class Connections:
         self._none_left = trio.Event()
         self._stopping = False
         self._handshakes = Handshakes(lambda: tls.server, self._idle, lambda: self._stopping) if tls.server else None
+        self.hang_ups = HangUps()
 
     @property
     def full(self) -> bool:
@@ -77,7 +79,12 @@ class Connections:
     async def _serve(self, app: AsgiApp, config: Config, context: WorkerContext, wire: Wire) -> None:
         received: bytes | None = b""
         if isinstance(app, Gate):
-            received = await HotConnection(wire, app, app.is_hot, self._idle).serve(lambda: self._stopping)
+            number, hang_up = wire.socket.fileno(), self.hang_ups.watch(wire.socket)
+            try:
+                connection = HotConnection(wire, app, app.is_hot, self._idle, hang_up)
+                received = await connection.serve(lambda: self._stopping)
+            finally:
+                self.hang_ups.unwatch(hang_up, number)
         if received is not None:
             resumed = Resumed(wire, received)
             await BoundedServer(ShieldedApp(app, wire), config, context, resumed)
@@ -142,6 +149,7 @@ async def serve(
     refusals = connections.refusals(str(sockets[0].getsockname()))
     listeners = [Listener(sock, pulse(f"listener {sock.getsockname()}")) for sock in sockets]
     async with trio.open_nursery() as handlers:
+        handlers.start_soon(connections.hang_ups.run)
 
         def handle(stream: trio.SocketStream) -> None:
             if connections.full:

@@ -15,13 +15,14 @@ from llama_orch.http.server.error_shapes import anthropic_error
 from llama_orch.http.server.exchange import Exchange
 from llama_orch.http.server.routes import Deferred
 from llama_orch.telemetry.correlation import current
-from queen_rbee.api.v1.engine_relay import EngineRelay, Headers
+from queen_rbee.api.v1.answers import Headers
+from queen_rbee.api.v1.engine_relay import EngineRelay
 from queen_rbee.api.v1.engine_routes import engine_route, with_streamed
 from queen_rbee.api.v1.failures import failure_of
 from queen_rbee.api.v1.openai import CHAT
 from queen_rbee.api.v1.openai_requests import SHAPE, task_request
 from queen_rbee.pools.model_lookup import ModelCatalog, find_target
-from queen_rbee.tasks.event_log import Frame, encode_json
+from queen_rbee.tasks.event_log import encode_json
 from queen_rbee.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class AnthropicRoutes:
 
         request, passage = await _parse(exchange, CountRequest, count_body)
         task = self._admit(passage, GenerationRequest(model=request.model, max_tokens=1), exchange.headers)
-        await self._relay.collect(exchange, task, lambda _frame: None)
+        await self._relay.collect(exchange, task, lambda _event, _data: None)
         if not task.measurements.tokens_in:
             raise ApiError(501, ErrorBody(code=ErrorCode.INTERNAL, message=NOT_COUNTED, pool_id=task.place.pool_id))
         await exchange.send_json(200, {"input_tokens": task.measurements.tokens_in}, self._relay.headers(task))
@@ -100,7 +101,7 @@ class AnthropicRoutes:
         from queen_rbee.api.v1.messages.message_builder import MessageBuilder
 
         builder = MessageBuilder()
-        await self._relay.collect(exchange, task, lambda frame: builder.add(translator.chunk(frame.payload)))
+        await self._relay.collect(exchange, task, lambda _event, data: builder.add(translator.chunk(data)))
         if not translator.valid:
             raise _unreadable(task)
         builder.add(translator.end(task.measurements.tokens_in, task.measurements.tokens_out))
@@ -137,8 +138,8 @@ class AnthropicDialect:
         """A ping; before the first chunk the message's head, which must be the first event."""
         return _encode(self._translator.begin()) + PING
 
-    def piece(self, frame: Frame) -> bytes:
-        return _encode(self._translator.chunk(frame.payload))
+    def piece(self, _event: str, data: str) -> bytes:
+        return _encode(self._translator.chunk(data))
 
     def end(self) -> bytes:
         """Return the end of the message, or an error event if a chunk was unreadable."""

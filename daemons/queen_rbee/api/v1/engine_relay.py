@@ -1,59 +1,26 @@
 """Relay between /v1 clients and engines: admit the task, keep it from eviction while its client waits, send the answer.
 
 Owns the tie between a client's connection and its task. However the handler ends (disconnect, error, stop), the task is
-cancelled and the engine's connection closed. A `Dialect` defines what the answer looks like.
+cancelled and the engine's connection closed. `answers.py` has what the client gets.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
-
-import trio
 
 from llama_orch.contracts.tasks import TaskRequest
 from llama_orch.engines.wire.passage import Passage
 from llama_orch.http.server.exchange import ClientGone, Exchange
 from llama_orch.http.server.preferences import applied
 from llama_orch.telemetry.correlation import current, traceparent
-from queen_rbee.api.streaming import KEEP_ALIVE_S, STREAM_HEADERS, cancel_when_gone
+from queen_rbee.api.v1.answers import Answer, CollectedAnswer, Dialect, Headers, StreamedAnswer
 from queen_rbee.api.v1.failures import failure_of
-from queen_rbee.api.v1.log_reader import TaskLogReader
 from queen_rbee.dispatch.dispatcher import Dispatcher
 from queen_rbee.dispatch.queue import AdmissionQueue
 from queen_rbee.intake.intake import Intake
 from queen_rbee.pools.registry import PoolRegistry
-from queen_rbee.tasks.event_log import Frame
+from queen_rbee.tasks.direct_answer import DirectAnswer
 from queen_rbee.tasks.task import Task
-
-ANSWER_EVENTS = frozenset({"chunk", "usage", "result"})
-"""Events that carry a piece of the engine's answer, as OpenAI's JSON."""
-
-Headers = list[tuple[str, str]]
-
-
-class Dialect(Protocol):
-    """The format of one stream. Each stream has its own instance."""
-
-    headers: Headers
-    """Headers besides those that all streams have."""
-
-    @property
-    def keep_alive(self) -> bytes:
-        """Sent after KEEP_ALIVE_S seconds of silence; evaluated when it is due."""
-        ...
-
-    def piece(self, frame: Frame) -> bytes:
-        """Translate a piece of the answer (see ANSWER_EVENTS); b"" sends nothing."""
-        ...
-
-    def end(self) -> bytes:
-        """Return what follows the last piece of a complete answer."""
-        ...
-
-    def failure(self, task: Task) -> bytes:
-        """Return the end of a stream that fails midway."""
-        ...
 
 
 def _no_headers(_task: Task) -> Iterable[tuple[str, str]]:
@@ -72,7 +39,7 @@ class EngineRelay:
 
     def admit(self, request: TaskRequest, passage: Passage) -> Task:
         """Queue a task. Pass it to `stream` or `collect` before awaiting anything else. Raises ApiError."""
-        return self.intake.admit(request, current.get() or "", traceparent.get(), passage)
+        return self.intake.admit(request, current.get() or "", traceparent.get(), passage, answer=DirectAnswer())
 
     async def stream(self, exchange: Exchange, task: Task, dialect: Dialect) -> None:
         """Send the answer as server-sent events and end the stream.
@@ -80,17 +47,21 @@ class EngineRelay:
         The stream opens with the first piece of the answer, or after KEEP_ALIVE_S seconds. A failure before that is
         raised as ApiError; a later one is sent by `Dialect.failure`. Raises ClientGone.
         """
-        stream = _StreamWriter(exchange, TaskLogReader(self.queue, task), dialect, partial(self.headers, task))
-        await self._accompany(exchange, task, stream.run)
-        if not exchange.started:
-            raise failure_of(task)
+        headers = partial(self.headers, task)
+        answer = StreamedAnswer(task, self.queue, exchange, dialect, headers, self.dispatcher.attendance)
+        try:
+            await self._accompany(exchange, task, answer)
+            if not await answer.end():
+                raise failure_of(task)
+        finally:
+            answer.close()
 
-    async def collect(self, exchange: Exchange, task: Task, add: Callable[[Frame], object]) -> None:
-        """Pass each piece of the answer (see ANSWER_EVENTS) to `add`; return when the answer is complete.
+    async def collect(self, exchange: Exchange, task: Task, add: Callable[[str, str], object]) -> None:
+        """Pass each piece of the answer to `add`: `chunk`, `usage` or `result`, and its JSON.
 
-        Raises ApiError if the task fails, ClientGone.
+        Return when the answer is complete. Raises ApiError if the task fails, ClientGone.
         """
-        await self._accompany(exchange, task, partial(_collect, TaskLogReader(self.queue, task), add))
+        await self._accompany(exchange, task, CollectedAnswer(task, self.queue, add))
         if task.error:
             raise failure_of(task)
 
@@ -103,58 +74,38 @@ class EngineRelay:
             headers.append(("x-llama-orch-overhead-ms", f"{overhead:g}"))
         return [*headers, *self.more_headers(task)]
 
-    async def _accompany(self, exchange: Exchange, task: Task, act: Callable[[], Awaitable[None]]) -> None:
-        """Run `act` while the client is connected. It must not raise ApiError: exceptions leave in a group."""
-        left = True
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(cancel_when_gone, exchange, nursery.cancel_scope)
-                await act()
-                left = False
-                nursery.cancel_scope.cancel()
-        finally:
-            if not task.state.final:
+    async def _accompany(self, exchange: Exchange, task: Task, answer: Answer) -> None:
+        """Run `task` while the client is connected; its pieces go to `answer`. Exceptions may leave in a group.
+
+        Raises ClientGone, and what `answer` raises.
+        """
+        gone = False
+
+        def left() -> None:
+            nonlocal gone
+            gone = True
+            self.dispatcher.cancel(task, "client_left")
+
+        def take(event: str, data: str) -> None:
+            try:
+                answer.take(event, data)
+            except Exception as error:  # a defect here is no failure of the engine
+                defects.append(error)
                 self.dispatcher.cancel(task, "client_left")
-        if left:
+
+        async def run() -> None:
+            await self.dispatcher.accompany(task)
+            if defects:
+                raise defects[0]
+
+        assert task.answer, "the task was not admitted by this relay"
+        defects: list[Exception] = []
+        task.answer.take, task.answer.flush = take, answer.flush
+        self.dispatcher.attendance.add(answer)
+        try:
+            await exchange.accompany(run, left)
+        finally:
+            self.dispatcher.attendance.remove(answer)
+            task.answer.release()
+        if gone:
             raise ClientGone
-
-
-@dataclass
-class _StreamWriter:
-    exchange: Exchange
-    reader: TaskLogReader
-    dialect: Dialect
-    headers: Callable[[], Headers]
-
-    async def run(self) -> None:
-        """Write until the task has ended. Open no stream for a task that fails before its first piece."""
-        due = trio.current_time() + KEEP_ALIVE_S
-        while not self.reader.done:
-            data = b"".join(map(self._translate, await self.reader.read(due)))
-            if not data and trio.current_time() >= due:
-                data = self.dialect.keep_alive
-            if data:
-                await self._write(data)
-                due = trio.current_time() + KEEP_ALIVE_S
-
-    def _translate(self, frame: Frame) -> bytes:
-        if frame.event in ANSWER_EVENTS:
-            return self.dialect.piece(frame)
-        if frame.event == "end":
-            return self.dialect.end()
-        return self.dialect.failure(self.reader.task) if frame.event == "error" else b""
-
-    async def _write(self, data: bytes) -> None:
-        if not self.exchange.started:
-            if self.reader.task.error:
-                return
-            await self.exchange.open_stream(200, [*STREAM_HEADERS, *self.dialect.headers, *self.headers()])
-        send = self.exchange.finish if self.reader.done else self.exchange.write
-        await send(data)
-
-
-async def _collect(reader: TaskLogReader, add: Callable[[Frame], object]) -> None:
-    while not reader.done:
-        for frame in await reader.read():
-            if frame.event in ANSWER_EVENTS:
-                add(frame)

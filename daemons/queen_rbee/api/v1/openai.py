@@ -14,17 +14,17 @@ from llama_orch.engines.wire.passage import Endpoint
 from llama_orch.http.server.bodies import in_thread_if_large
 from llama_orch.http.server.error_shapes import openai_error
 from llama_orch.http.server.exchange import Exchange
+from queen_rbee.api.v1.answers import Headers
 from queen_rbee.api.v1.assembly import AnswerAssembly
-from queen_rbee.api.v1.engine_relay import EngineRelay, Headers
+from queen_rbee.api.v1.engine_relay import EngineRelay
 from queen_rbee.api.v1.engine_routes import engine_route, with_streamed
 from queen_rbee.api.v1.failures import failure_of
 from queen_rbee.api.v1.openai_requests import CLIENT_FIELDS, SHAPE, OpenAiRequest, parse_request, task_request
 from queen_rbee.pools.model_lookup import ModelCatalog, find_target
-from queen_rbee.tasks.event_log import Frame, encode_json
+from queen_rbee.tasks.event_log import encode_json
 from queen_rbee.tasks.task import Task
 
 CONTENT_TYPE = ("content-type", "application/json")
-DATA = b"\ndata: "
 
 CHAT: Mapping[str, JsonValue] = {
     "model": "default",
@@ -111,11 +111,11 @@ class OpenAiAnswer:
         self._result: bytes | None = None
         self._assembly = AnswerAssembly()
 
-    def add(self, frame: Frame) -> None:
-        if frame.event == "result":
-            self._result = frame.payload
+    def add(self, event: str, data: str) -> None:
+        if event == "result":
+            self._result = data.encode()
         else:
-            self._assembly.add_json(frame.payload)
+            self._assembly.add_json(data)
 
     def body(self) -> bytes | None:
         """Return the document as JSON, or None if the engine has sent nothing."""
@@ -133,11 +133,11 @@ class OpenAiDialect:
     def __init__(self, wants_usage: bool) -> None:
         self._wants_usage = wants_usage
 
-    def piece(self, frame: Frame) -> bytes:
+    def piece(self, event: str, data: str) -> bytes:
         """Return the chunk unchanged. The usage chunk is only for clients that asked for it."""
-        if frame.event == "usage" and not self._wants_usage:
+        if event == "usage" and not self._wants_usage:
             return b""
-        return frame.data[frame.data.index(DATA) + 1 :]
+        return f"data: {data}\n\n".encode()
 
     def end(self) -> bytes:
         return b"data: [DONE]\n\n"

@@ -1,6 +1,7 @@
 """Requests through a node: token, session header, and connections that are reused unless a task was cancelled."""
 
 import re
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from llama_orch.http.client.idle_connections import IdleConnections
 from llama_orch.settings.types import Secret
 from queen_rbee.dispatch import relay
 from queen_rbee.dispatch.failures import FailureKind, RelayFailure
-from queen_rbee.dispatch.hop import Hop
+from queen_rbee.dispatch.hop import ENGINE_IDLE_S, Hop, engine_connections
 from queen_rbee.dispatch.stalls import StallLimits
 from queen_rbee.tasks.task import Task
 from tests.unit.queen_rbee.pools.test_placement import candidate
@@ -30,14 +31,16 @@ LIMITS = StallLimits()
 
 @dataclass
 class Node:
-    """A node's relay with keep-alive connections. `heads` lists the head of each request."""
+    """A node's relay, or an engine, with kept connections. `heads` lists the head of each request."""
 
     url: str = ""
     connections: int = 0
     heads: list[bytes] = field(default_factory=list)
+    streams: list[trio.SocketStream] = field(default_factory=list)
 
     async def handle(self, stream: trio.SocketStream) -> None:
         self.connections += 1
+        self.streams.append(stream)
         received = b""
         while data := await stream.receive_some(65536):
             received += data
@@ -46,6 +49,9 @@ class Node:
                 continue
             self.heads.append(head.lower())
             received = b""
+            if b"vanish" in body:
+                await stream.aclose()
+                return
             await stream.send_all(HEAD + chunk(TOKEN))
             if b"stall" in body:
                 await stream.receive_some(1)
@@ -91,11 +97,46 @@ async def test_connection_of_a_cancelled_task_is_closed():
         assert relay_node.connections == 2
 
 
-async def test_direct_engine_gets_no_token_and_no_kept_connection():
-    async with node() as relay_node, IdleConnections() as connections:
-        await run(relay_node, Hop(SECRET, connections), node_id=None)
+async def test_direct_engine_gets_no_token():
+    async with node() as engine, IdleConnections() as connections:
+        await run(engine, Hop(SECRET, connections), node_id=None)
         assert connections.idle == 0
-        assert b"authorization" not in relay_node.heads[0]
+        assert b"authorization" not in engine.heads[0]
+
+
+async def test_connection_to_direct_engine_is_reused():
+    async with node() as engine, engine_connections() as connections:
+        for _ in range(3):
+            assert (await run(engine, Hop(engines=connections), node_id=None)).state is TaskState.DONE
+        assert (engine.connections, len(engine.heads)) == (1, 3)
+
+
+async def test_connection_that_engine_has_closed_is_not_reused():
+    async with node() as engine, engine_connections() as connections:
+        hop = Hop(engines=connections)
+        await run(engine, hop, node_id=None)
+        engine.streams[0].socket.shutdown(socket.SHUT_WR)
+        assert (await run(engine, hop, node_id=None)).state is TaskState.DONE
+        assert (engine.connections, len(engine.heads)) == (2, 2)
+
+
+async def test_request_is_not_repeated_once_engine_may_have_it():
+    async with node() as engine, engine_connections() as connections:
+        hop = Hop(engines=connections)
+        await run(engine, hop, node_id=None)
+        with pytest.raises(RelayFailure) as failed:
+            await run(engine, hop, "vanish", node_id=None)
+        assert failed.value.kind is FailureKind.CONNECTION_LOST
+        assert len(engine.heads) == 2
+
+
+async def test_idle_connection_to_engine_is_given_up_after_a_second(autojump_clock):
+    async with node() as engine, engine_connections() as connections:
+        hop = Hop(engines=connections)
+        await run(engine, hop, node_id=None)
+        await trio.sleep(ENGINE_IDLE_S)
+        await run(engine, hop, node_id=None)
+        assert engine.connections == 2
 
 
 def session_of(head: bytes) -> bytes | None:

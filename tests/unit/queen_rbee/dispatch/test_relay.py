@@ -7,7 +7,6 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
-import h11
 import pytest
 import trio
 import trio.lowlevel
@@ -19,6 +18,7 @@ from llama_orch.contracts.pools import PoolState
 from llama_orch.contracts.tasks import TaskRequest, TaskState
 from llama_orch.engines.wire.adapters import adapters
 from llama_orch.engines.wire.passage import Passage
+from llama_orch.http.client.answer import receive_head
 from llama_orch.http.client.client import Response
 from llama_orch.http.client.sse import EVENT_LIMIT
 from queen_rbee.dispatch import relay
@@ -85,13 +85,7 @@ def engine_in_memory(monkeypatch: pytest.MonkeyPatch, *script: bytes | float, he
     @asynccontextmanager
     async def request(*_args: object, **_options: object) -> AsyncIterator[Response]:
         await trio.sleep(head_after_s)
-        connection = h11.Connection(h11.CLIENT)
-        connection.send(h11.Request(method="POST", target="/", headers=[("host", "x")]))
-        connection.send(h11.EndOfMessage())
-        connection.receive_data(HEAD)
-        head = connection.next_event()
-        assert isinstance(head, h11.Response)
-        yield Response(head.status_code, {"transfer-encoding": "chunked"}, connection, ScriptedConnection(script))  # type: ignore[arg-type]
+        yield await receive_head(HEAD, ScriptedConnection(script), "POST")  # type: ignore[arg-type]
 
     monkeypatch.setattr(relay, "request", request)
 

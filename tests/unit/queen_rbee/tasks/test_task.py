@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from llama_orch.contracts.errors import ErrorCode
 from llama_orch.contracts.tasks import TaskRequest
 from queen_rbee.tasks.book import TaskBook
+from queen_rbee.tasks.direct_answer import DirectAnswer
 from queen_rbee.tasks.event_log import EventLog
 from queen_rbee.tasks.task import Task
 
@@ -19,7 +20,7 @@ def task(**request) -> Task:
     return Task(TaskRequest(prompt="x", **request), "correlation", 0.0)
 
 
-def frames(log: EventLog) -> list[tuple[int, str, dict[str, object]]]:
+def frames(log: EventLog | DirectAnswer) -> list[tuple[int, str, dict[str, object]]]:
     """Return (id, event, data) of every event in `log`."""
     data, _last = log.after(0, verbose=True)
     found = []

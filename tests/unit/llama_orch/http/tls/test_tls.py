@@ -16,7 +16,7 @@ from quart import Response
 from quart import request as quart_request
 
 from llama_orch.http.client.client import IdleConnections, Unreachable, UpstreamError, fetch, request
-from llama_orch.http.server import handshakes, hot_server
+from llama_orch.http.server import handshakes, hot_exchange
 from llama_orch.http.server.access import Access
 from llama_orch.http.server.app import create_app
 from llama_orch.http.server.exchange import Exchange, HotRoutes, Receive, Scope, Send
@@ -387,7 +387,7 @@ async def test_shutdown_ends_endless_stream(path: str, one_sided: TlsFiles, trus
 async def test_stalled_client_is_dropped(
     one_sided: TlsFiles, trusting: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hot_server, "SEND_LIMIT_S", 0.05)
+    monkeypatch.setattr(hot_exchange, "SEND_LIMIT_S", 0.05)
     async with (
         served(CurrentTls(one_sided), drain_s=0.05) as site,
         request("GET", f"{site.url}/flood", tls=trusting) as response,

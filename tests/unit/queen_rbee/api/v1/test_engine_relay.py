@@ -8,11 +8,11 @@ import trio.testing
 
 from llama_orch.contracts.tasks import TaskRequest, TaskState
 from llama_orch.engines.wire.passage import Passage
-from llama_orch.http.server.exchange import ClientGone, Exchange
+from llama_orch.http.server.exchange import ClientGone, Exchange, Message
 from queen_rbee.api.streaming import KEEP_ALIVE_S
 from queen_rbee.api.v1.engine_relay import EngineRelay
 from queen_rbee.api.v1.openai import OpenAiDialect
-from queen_rbee.tasks.event_log import Frame
+from queen_rbee.tasks.direct_answer import DirectAnswer
 from queen_rbee.tasks.task import Task
 from tests.unit.queen_rbee.queen_core import TIMEOUT_S, QueenCore, wait_for_free_slots
 from tests.unit.queen_rbee.v1_client import V1Exchange, chat_body, v1_server
@@ -123,7 +123,7 @@ async def test_server_stop_cancels_task():
 class BrokenDialect(OpenAiDialect):
     """A dialect with a defect."""
 
-    def piece(self, frame: Frame) -> bytes:
+    def piece(self, event: str, data: str) -> bytes:
         raise RuntimeError("a defect")
 
 
@@ -154,19 +154,23 @@ async def start_stream(queen: QueenCore, line: V1Exchange, nursery: trio.Nursery
     return task
 
 
-async def test_stream_opens_with_first_piece_and_coalesces_later_ones(autojump_clock):
+async def test_stream_opens_with_first_flush_of_a_piece(autojump_clock):
     async with v1_server() as running, trio.open_nursery() as nursery:
         running.queen.pool(ready=False)
         line = V1Exchange(b"{}")
         task = await start_stream(running.queen, line, nursery)
         assert line.status == 0
+        assert task.answer
         task.chunk('{"n":1}', 1, trio.current_time())
+        await task.answer.flush()
         await trio.testing.wait_all_tasks_blocked()
         assert (line.status, line.body) == (200, b'data: {"n":1}\n\n')
         for number in (2, 3):
             task.chunk(f'{{"n":{number}}}', 1, trio.current_time())
-            await trio.testing.wait_all_tasks_blocked()
         assert b'"n":2' not in line.body
+        await task.answer.flush()
+        await trio.testing.wait_all_tasks_blocked()
+        assert line.body.endswith(b'data: {"n":2}\n\ndata: {"n":3}\n\n')
         task.end(1, 3, trio.current_time())
         await trio.sleep(1)
         assert line.chunks == [{"n": 1}, {"n": 2}, {"n": 3}, "[DONE]"]
@@ -217,17 +221,58 @@ async def test_waiting_client_is_not_evicted_before_unread_task(autojump_clock):
 
 async def test_collect_raises_client_gone_after_disconnect():
     async with v1_server() as running, trio.open_nursery() as nursery:
-        relay, line, frames = (
-            relay_of(running.queen),
-            V1Exchange(b"{}"),
-            list[Frame](),
-        )
+        relay, line, pieces = relay_of(running.queen), V1Exchange(b"{}"), list[str]()
         task = relay.admit(TaskRequest(), Passage("chat", chat_body("stall"), 2))
 
         async def collect() -> None:
             with pytest.raises(ClientGone):
-                await relay.collect(exchange(line), task, frames.append)
+                await relay.collect(exchange(line), task, lambda _event, data: pieces.append(data))
 
         nursery.start_soon(collect)
-        await until(lambda: frames)
+        await until(lambda: pieces)
         line.disconnect.set()
+
+
+class SlowClient(V1Exchange):
+    """A client that reads nothing before `reads` is set."""
+
+    reads: trio.Event
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.body":
+            await self.reads.wait()
+        await super().send(message)
+
+
+async def test_slow_client_holds_no_slot_and_loses_nothing():
+    async with v1_server() as running, trio.open_nursery() as nursery:
+        relay, line = relay_of(running.queen), SlowClient(b"{}")
+        line.reads = trio.Event()
+        task = relay.admit(TaskRequest(), Passage("chat", chat_body(), 2))
+        nursery.start_soon(partial(relay.stream, exchange(line), task, OpenAiDialect(wants_usage=False)))
+        await until(lambda: task.state is TaskState.DONE)
+        assert running.queen.registry.leased == 0
+        assert line.body == b""
+        line.reads.set()
+        await line.wait_for(b"[DONE]")
+        quick = await running.ask(body=chat_body(stream=True))
+        assert [chunk for chunk in line.chunks if chunk != "[DONE]"]
+        assert len(line.chunks) == len(quick.chunks)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_ended_task_keeps_nothing_of_its_answer(stream: bool):
+    async with v1_server() as running:
+        await running.ask(body=chat_body(stream=stream))
+        answer, unused = newest(running.queen).answer, DirectAnswer()
+        assert answer
+        assert (answer.take, answer.flush) == (unused.take, unused.flush)
+
+
+async def test_v1_task_can_be_followed_by_its_id():
+    async with v1_server() as running:
+        await running.ask(body=chat_body(stream=True))
+        path = f"/v2/tasks/{newest(running.queen).task_id}/events"
+        events = await running.ask(path, method="GET")
+        names = [line[7:] for line in events.body.decode().split("\n") if line.startswith("event: ")]
+        assert names == ["started", "metrics", "end"]

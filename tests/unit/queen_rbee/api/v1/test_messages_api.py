@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from llama_orch.http.server.access import Access
 from llama_orch.settings.types import Secret
-from queen_rbee.api.v1 import engine_relay
+from queen_rbee.api.v1 import answers
 from queen_rbee.api.v1.messages.events import MessageEvent
 from tests.unit.queen_rbee.messages_examples import WEATHER, call
 from tests.unit.queen_rbee.queen_core import add_vanishing_replicas, wait_for_free_slots
@@ -244,7 +244,7 @@ async def test_client_disconnect_cancels_task(streamed: bool, path: str):
 
 
 async def test_waiting_stream_pings_after_message_start(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(engine_relay, "KEEP_ALIVE_S", 0.001)
+    monkeypatch.setattr(answers, "KEEP_ALIVE_S", 0.001)
     async with v1_server() as running:
         running.queen.pool(models_available=["tiny"], slots=0)
         line = running.start(MESSAGES, user_says(stream=True))
