@@ -68,8 +68,8 @@ PYTEST  = $(PY) -m pytest -q -n $(or $(JOBS),auto) --durations=20
 unit: $(VENV)/dev.stamp ## unit tests
 	@$(PYTEST) --dist worksteal tests/unit
 
-# These wait for daemons much of the time, so there is one process more than processors.
-PYTEST_DAEMONS = $(PY) -m pytest -q -n $(or $(JOBS),$$(($$(nproc) + 1))) --durations=20 --dist loadfile
+# These wait for daemons much of the time, so there are two processes more than processors.
+PYTEST_DAEMONS = $(PY) -m pytest -q -n $(or $(JOBS),$$(($$(nproc) + 2))) --durations=20 --dist loadfile
 
 integration: $(VENV)/dev.stamp ## real daemons and a real engine, without systemd
 	@$(PYTEST_DAEMONS) tests/integration

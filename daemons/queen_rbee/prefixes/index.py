@@ -1,5 +1,6 @@
 """Which replicas computed which prompts lately, by the hashes of their blocks: bounded tables without I/O."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,11 +38,14 @@ class PrefixIndex:
         self._turns: dict[int, Computed] = {}
         """The last turn of each conversation, by the hash of its last block; the oldest first."""
         self._restarted: dict[ReplicaKey, float] = {}
+        """Replicas that have started, with the time of the last record before."""
+        self._last = -math.inf
         self.conversations: Counter[ReplicaKey] = Counter()
         """How many conversations had their last turn on each replica."""
 
     def record(self, prompt: Prompt, replica: ReplicaKey, now: float) -> None:
         """Note that `replica` computes a prompt."""
+        self._last = now
         # Without the first blocks the last ones are never found, so the last ones are dropped first.
         for block in reversed(prompt.chain):
             self._record_block(block, replica, now)
@@ -69,10 +73,10 @@ class PrefixIndex:
         last_turn = self._last_turn(prompt)
         return Matches(lengths, None if last_turn is None else self._turns[last_turn][0])
 
-    def forget(self, replica: ReplicaKey, now: float) -> None:
+    def forget(self, replica: ReplicaKey) -> None:
         """Note that a replica has started: what it computed before is not in its cache."""
-        self._restarted = {key: at for key, at in self._restarted.items() if at > now - MEMORY_S}
-        self._restarted[replica] = now
+        self._restarted = {key: at for key, at in self._restarted.items() if at > self._last - MEMORY_S}
+        self._restarted[replica] = self._last
         for turn in [turn for turn, (where, _at) in self._turns.items() if where == replica]:
             self._end_turn(turn)
 
@@ -82,7 +86,7 @@ class PrefixIndex:
 
     def _valid(self, found: tuple[Computed, ...], now: float) -> list[ReplicaKey]:
         oldest = now - MEMORY_S
-        return [key for key, at in found if at > oldest and at >= self._restarted.get(key, oldest)]
+        return [key for key, at in found if at > max(oldest, self._restarted.get(key, oldest))]
 
     def _last_turn(self, prompt: Prompt) -> int | None:
         return next((block for block in reversed(prompt.chain) if block in self._turns), None)

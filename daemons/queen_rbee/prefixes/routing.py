@@ -33,7 +33,7 @@ class PrefixRouting:
         self._index = PrefixIndex()
         self._metrics = metrics
         self._enabled = enabled
-        registry.on_ready.append(self._forget)
+        registry.on_ready.append(self._index.forget)
 
     def route(self, task: Task, suitable: Sequence[Candidate]) -> Route | None:
         """Return the route of a task that one of `suitable` is to take; None if its prompt does not matter."""
@@ -51,6 +51,3 @@ class PrefixRouting:
         result = "match" if placed_on in known else "busy" if known else "none"
         self._metrics.prefixes.labels(result).inc()
         self._index.record(route.prompt, placed_on, trio.current_time())
-
-    def _forget(self, replica: ReplicaKey) -> None:
-        self._index.forget(replica, trio.current_time())

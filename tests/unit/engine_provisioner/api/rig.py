@@ -25,6 +25,8 @@ from engine_provisioner.supervise.pool_set import PoolSet
 from engine_provisioner.supervise.purge import Purges
 from engine_provisioner.supervise.reloads import Reloads
 from llama_orch.http.server.app import create_app
+from llama_orch.http.server.mounting import mount
+from llama_orch.http.server.reloading import ConfigurationRoutes
 from tests.unit.engine_provisioner.fetching import context
 
 
@@ -71,6 +73,7 @@ async def rig(
     operations = Operations()
     source = ControlledSource(cache, cache_dir / "models" / "k" / "m.gguf", content)
     app = create_app("engine-provisioner", list, CollectorRegistry())
+    mount(app, None, ConfigurationRoutes(cast(Any, None)))
     pulls = Pulls(source, operations, lambda: pools)
     files = PoolsSource(cache_dir, Replacements(cache_dir))
     absent = cast(PoolSet, None), cast(PoolReports, None), Reloads(files, *cast(Any, (None,) * 3))

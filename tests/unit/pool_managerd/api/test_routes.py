@@ -7,6 +7,9 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from llama_orch.http.server.app import create_app
+from llama_orch.http.server.mounting import mount
+from llama_orch.http.server.reloading import ConfigurationRoutes
+from llama_orch.service.reload import Reloader
 from pool_managerd.api.routes import ROUTES, add_routes
 from pool_managerd.draining import Draining
 from pool_managerd.gpus.monitor import GpuMonitor
@@ -22,6 +25,7 @@ AUTOMATIC_METHODS = {"HEAD", "OPTIONS"}
 async def test_every_declared_route_is_served() -> None:
     registry = NodePools()
     app = create_app("pool-managerd", list, CollectorRegistry())
+    mount(app, None, ConfigurationRoutes(cast(Reloader, None)))
     gate_routes = add_routes(
         app,
         registry,

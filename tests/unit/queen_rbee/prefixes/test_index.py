@@ -55,7 +55,7 @@ def test_restarted_replica_has_an_empty_cache():
     index = PrefixIndex()
     index.record(prompt(1), A, 0)
     index.record(prompt(1, 9), B, 0)
-    index.forget(A, 1)
+    index.forget(A)
     assert index.matches(prompt(1), 2).lengths == {B: 10}
     assert index.conversations == {B: 1}
     index.record(prompt(1, 2), A, 3)
