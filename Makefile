@@ -63,7 +63,7 @@ check: $(VENV)/dev.stamp lint ## for daily work: linters, types, and the unit te
 
 # JOBS tests run side by side; tests that share a machine or a daemon stay in one of the processes
 JOBS   ?=
-PYTEST  = $(PY) -m pytest -q -n $(or $(JOBS),auto) --durations=20
+PYTEST  = $(PY) -m pytest -q -n $(or $(JOBS),$$(($$(nproc) + 1))) --durations=20
 
 unit: $(VENV)/dev.stamp ## unit tests
 	@$(PYTEST) --dist worksteal tests/unit

@@ -48,7 +48,7 @@ REGISTERED = b'{"success":true,"message":"welcome","node_id":"gpu-1","warning":"
         (http(503, error("INTERNAL", "starting")), NoAnswer("it answers 503: starting")),
         (http(502, b"Bad Gateway\n<hr>"), NoAnswer("it answers 502: Bad Gateway <hr>")),
         (http(429, b""), NoAnswer("it answers 429: no reason given")),
-        (b"SSH-2.0\r\n\r\n", NoAnswer("the answer is not HTTP: illegal status line: bytearray(b'SSH-2.0')")),
+        (b"SSH-2.0\r\n\r\n", NoAnswer("the answer is not HTTP: it begins with 'SSH-2.0'")),
     ],
 )
 async def test_registration_outcomes(answer: bytes, outcome: Outcome) -> None:
