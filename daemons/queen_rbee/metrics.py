@@ -273,7 +273,7 @@ class Metrics:
         self.decisions.labels("assigned", _boolean(_pinned(task)), _boolean(fallback)).inc()
         if task.measurements.started_at is not None:
             self._series(target.pool_id, self.dispatch, target.pool_id).observe(
-                1000 * (task.measurements.started_at - task.measurements.submitted_at)
+                1000 * (task.measurements.started_at - task.measurements.submitted_at), _exemplar(task)
             )
 
     def not_placed(self, task: Task) -> None:
@@ -293,13 +293,20 @@ class Metrics:
         latency_labels = (*labels[:3], task.request.priority)
         if task.measurements.first_token_at is not None:
             self._series(pool_id, self.first_token, *latency_labels).observe(
-                1000 * (task.measurements.first_token_at - task.measurements.submitted_at)
+                1000 * (task.measurements.first_token_at - task.measurements.submitted_at), _exemplar(task)
             )
-            self._series(pool_id, self.decode, *latency_labels).observe(task.measurements.decode_ms or 0)
+            self._series(pool_id, self.decode, *latency_labels).observe(
+                task.measurements.decode_ms or 0, _exemplar(task)
+            )
 
 
 def _replica_labels(target: Candidate) -> tuple[str, str, str, str]:
     return target.engine, target.engine_version or "", target.pool_id, target.replica_id
+
+
+def _exemplar(task: Task) -> dict[str, str] | None:
+    """Return the trace of a sampled task, which OpenMetrics shows beside the bucket that it fell into."""
+    return task.trace.exemplar if task.trace else None
 
 
 def _pinned(task: Task) -> bool:

@@ -59,6 +59,11 @@ class TaskTrace:
         self._call: Span | None = None
         self._attempts = 0
 
+    @property
+    def exemplar(self) -> dict[str, str]:
+        """Labels that lead from a measurement to this trace."""
+        return {"trace_id": f"{self._queued.get_span_context().trace_id:032x}"}
+
     def placed(self, target: Candidate, queue_depth: int) -> None:
         """The task leaves the queue for `target`, or its last replica for another."""
         self._attempts += 1

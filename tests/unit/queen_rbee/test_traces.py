@@ -4,6 +4,8 @@ from uuid import UUID
 
 import pytest
 import trio
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from llama_orch.contracts.errors import ErrorCode
 from llama_orch.contracts.tasks import TaskRequest, TaskState
@@ -208,3 +210,19 @@ async def test_clients_trace_passes_unchanged_without_a_collector() -> None:
     async with v1_server() as server:
         await server.ask(CHAT, chat_body(model="tiny"), traceparent=CALLER)
         assert f"traceparent: {CALLER}" in server.engine.last_request.decode()
+
+
+@pytest.mark.parametrize(("caller", "traces"), [(CALLER, {CALLER.split("-")[1]}), (UNSAMPLED, set())])
+async def test_measurements_lead_to_their_trace(caller: str, traces: set[str]) -> None:
+    async with recorded_spans(), v1_server() as server:
+        await server.ask(CHAT, chat_body(model="tiny"), traceparent=caller)
+        text = generate_openmetrics(server.queen.metrics.registry).decode()
+    families = text_string_to_metric_families(text)
+    found = {
+        (family.name, sample.exemplar.labels["trace_id"])
+        for family in families
+        for sample in family.samples
+        if sample.exemplar
+    }
+    measured = ("orchd_dispatch_latency_ms", "latency_first_token_ms", "latency_decode_ms")
+    assert found == {(name, trace) for name in measured for trace in traces}
