@@ -13,7 +13,7 @@ POOL = """
 [[pools]]
 id = "{name}"
 model = "file:{model}"
-ctx = 1024
+ctx = 2048
 preload = {preload}
 keep_alive = -1
 ports = [{port}]

@@ -19,7 +19,7 @@ from llama_orch.http.server.serving import serve
 from llama_orch.settings.types import Secret
 from tests.unit.queen_rbee.api.v1.test_messages_api import fill_queue
 from tests.unit.queen_rbee.messages_examples import call
-from tests.unit.queen_rbee.queen_core import TIMEOUT_S, wait_for_free_slots
+from tests.unit.queen_rbee.queen_core import TIMEOUT_S, QueenCore, wait_for_free_slots
 from tests.unit.queen_rbee.scripted_openai import USAGE_CHUNK, delta
 from tests.unit.queen_rbee.v1_client import V1Server, build_gate, v1_server
 
@@ -123,11 +123,26 @@ async def test_full_queue_raises_rate_limit_error_with_retry_after():
 
 
 async def test_client_that_honours_retry_after_is_admitted():
-    async with listening(capacity=1) as (running, url), client_of(url, max_retries=5) as client:
-        for _ in range(3):
-            running.start("/v1/messages", STALLING_REQUEST)  # each ends at a time limit
+    async with (
+        listening(capacity=1) as (running, url),
+        client_of(url, max_retries=5) as client,
+        trio.open_nursery() as nursery,
+    ):
+        for _ in range(3):  # two get a slot, one waits
+            running.start("/v1/messages", STALLING_REQUEST)
+        nursery.start_soon(end_all_after_refusal, running.queen)
         message = await ask(client)
     assert message.stop_reason == "end_turn"
+
+
+async def end_all_after_refusal(queen: QueenCore) -> None:
+    """Wait until a client is refused, then cancel all others."""
+    refused = queen.metrics.rejected.labels("", "ADMISSION_REJECT")
+    with trio.fail_after(TIMEOUT_S):
+        while not refused._value.get():  # noqa: ASYNC110 -- a counter rings no bell
+            await trio.sleep(0.01)
+    for task in [*queen.queue.order(), *queen.runs._attempts]:
+        queen.dispatcher.cancel(task)
 
 
 async def test_stopping_queen_raises_overloaded_error():

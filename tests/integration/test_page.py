@@ -105,7 +105,7 @@ def answer(page: Page, verb: str) -> None:
 
 
 def submit(home: Home, **request: Any) -> str:
-    body = {"prompt": "the river", "max_tokens": 900, "placement": {"mode": "pin", "pin_pool_id": "main"}, **request}
+    body = {"prompt": "the river", "max_tokens": 1900, "placement": {"mode": "pin", "pin_pool_id": "main"}, **request}
     status, accepted = home.ask("POST", "/v2/tasks", body)
     assert status == 202, accepted
     return str(accepted["task_id"])
@@ -188,13 +188,58 @@ def test_buttons_of_other_actions_follow_the_release(page: Page, home: Home, act
     assert sent == [("POST", {"new_model_ref": "hf:org/other"} if action == "reload" else None)]
 
 
+def test_buttons_of_nodes_and_operations_send_what_the_api_takes(page: Page) -> None:
+    nodes = {name: streamed_node(name, name) for name in ("online", "draining", "asleep")}
+    running = {
+        "operation_id": "11111111-1111-1111-1111-111111111111", "kind": "drain", "node_id": "draining", "pool_id": None,
+        "state": "running", "message": "", "leases_left": 2, "started_at": "2026-01-01T00:00:00Z",
+    }  # fmt: skip
+    body = stream("cloud", nodes=nodes, operations={str(running["operation_id"]): running})
+    page.route("**/v2/events", lambda route: route.fulfill(body=body, content_type="text/event-stream"))
+    sent: list[tuple[str, str]] = []
+
+    def accept(route: Any) -> None:
+        sent.append((route.request.method, route.request.url.partition("/v2/")[2]))
+        route.fulfill(status=202, json={})
+
+    page.route("**/v2/nodes/**", accept)
+    page.route("**/v2/operations/**", accept)
+    page.reload()
+    expect(section(page, "Pools")).to_contain_text("2 tasks left")
+    press(page, "Drain online")
+    answer(page, "Drain")
+    expect(page.get_by_text("Drain of node online: accepted.")).to_be_visible()
+    press(page, "Resume draining")
+    expect(page.get_by_text("Resume of node draining: accepted.")).to_be_visible()
+    press(page, "Wake asleep")
+    expect(page.get_by_text("Wake of node asleep: accepted.")).to_be_visible()
+    press(page, "Cancel drain of draining")
+    expect(page.get_by_text("Cancel of drain: accepted.")).to_be_visible()
+    assert sent == [
+        ("POST", "nodes/online/drain"),
+        ("POST", "nodes/draining/resume"),
+        ("POST", "nodes/asleep/wake"),
+        ("DELETE", f"operations/{running['operation_id']}"),
+    ]
+
+
 def stream_with(*actions: str, pools: int = 1) -> str:
     """Return a stream with pools as the queen sends them."""
-    hello = {"at": "2026-01-01T00:00:00Z", "version": "9", "profile": "home", "node_actions": []}
-    frames: list[tuple[str, dict[str, Any]]] = [("hello", {**hello, "pool_actions": actions})]
     names = ["main", *(f"pool-{number}" for number in range(1, pools))]
-    frames.append(("pools", {"set": {name: streamed_pool(name) for name in names}, "gone": []}))
+    return stream("home", *actions, pools={name: streamed_pool(name) for name in names})
+
+
+def stream(profile: str, *actions: str, **sections: dict[str, Any]) -> str:
+    """Return a stream with the documents of some sections."""
+    hello = {"at": "2026-01-01T00:00:00Z", "version": "9", "profile": profile, "node_actions": ["drain", "resume"]}
+    frames: list[tuple[str, dict[str, Any]]] = [("hello", {**hello, "pool_actions": actions})]
+    frames += [(name, {"set": documents, "gone": []}) for name, documents in sections.items()]
     return "".join(f"event: {event}\ndata: {json.dumps(data)}\n\n" for event, data in [*frames, ("ready", {})])
+
+
+def streamed_node(name: str, status: str) -> dict[str, Any]:
+    at = "2026-01-01T00:00:00Z"
+    return {"node_id": name, "status": status, "last_heartbeat_at": at, "version": "9", "address": "http://127.0.0.1:1"}
 
 
 def streamed_pool(name: str) -> dict[str, Any]:

@@ -30,6 +30,8 @@ export function Overview({ state, history }) {
 
 export function Nodes({ state, actions }) {
   const nodes = state.all("nodes");
+  const button = (node, label, action) => html`<button aria-label=${`${label} ${node.node_id}`}
+    onClick=${() => actions.node(node, action)}>${label}</button>`;
   const rows = nodes.map((node) => () => ({
     key: node.node_id,
     cells: [
@@ -39,10 +41,8 @@ export function Nodes({ state, actions }) {
       node.version,
       node.address,
       html`<div class="buttons">
-        ${node.status === "asleep" && html`<button onClick=${() => actions.node(node, "wake")}>Wake</button>`}
-        ${node.status === "draining"
-          ? html`<button onClick=${() => actions.node(node, "resume")}>Resume</button>`
-          : html`<button onClick=${() => actions.node(node, "drain")}>Drain</button>`}
+        ${node.status === "asleep" && button(node, "Wake", "wake")}
+        ${node.status === "draining" ? button(node, "Resume", "resume") : button(node, "Drain", "drain")}
       </div>`,
     ],
   }));

@@ -35,7 +35,7 @@ class Page extends Component {
     this.actions = {
       pool: (pool, action) => this.poolAction(pool, action),
       node: (node, action) => this.ask(action, `node ${node.node_id}`, () =>
-        this.act(`${action} of node ${node.node_id}`, "POST", `v2/nodes/${encodeURIComponent(node.node_id)}/${action}`)),
+        this.act(`${capital(action)} of node ${node.node_id}`, "POST", `v2/nodes/${encodeURIComponent(node.node_id)}/${action}`)),
       unfence: (gpu) => this.setState({
         question: {
           title: `End the fence of ${gpu.name}?`,
