@@ -3,6 +3,7 @@
 With `--dist loadfile`, the tests of a module and release run in the same process, because they share a machine.
 """
 
+import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,7 +26,17 @@ SLOW = "/srv/slow.gguf"
 ONE_THREAD = 'flags = ["--threads", "1"]'
 POOLS = (Pool("default", TINY, extra=ONE_THREAD), Pool("slow", SLOW, extra=ONE_THREAD))
 
-LONGEST_FIRST = ("cluster", "quickstart", "serving", "modes", "operating", "package", "reference", "bad_input")
+LONGEST_FIRST = (
+    "quickstart",
+    "cluster",
+    "quickstart",
+    "serving",
+    "modes",
+    "operating",
+    "package",
+    "reference",
+    "bad_input",
+)
 """The order of the first modules, so that no long one is left to a single process at the end."""
 LAST = len(LONGEST_FIRST) + 1
 
@@ -43,6 +54,19 @@ class LoadMachine(LoadFileScheduling):  # type: ignore[misc]
 
     def _split_scope(self, nodeid: str) -> str:
         return f"{super()._split_scope(nodeid)} {_release(nodeid)}"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test on each release. A module with a RELEASE tests what does not depend on it, and runs on that one only.
+
+    LLAMA_ORCH_TEST_RELEASES=all runs all modules on all releases, as before a release of llama-orch.
+    """
+    chosen = [mark for mark in metafunc.definition.iter_markers("parametrize") if mark.args[0] == "suite"]
+    if "suite" not in metafunc.fixturenames or chosen:
+        return
+    release = getattr(metafunc.module, "RELEASE", None)
+    only = release and os.environ.get("LLAMA_ORCH_TEST_RELEASES") != "all"
+    metafunc.parametrize("suite", [release] if only else SUITES, indirect=True, scope="session")
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadMachine | None:
@@ -80,7 +104,7 @@ def deb(prerequisites: None) -> Path:
     return built_deb()
 
 
-@pytest.fixture(scope="session", params=SUITES)
+@pytest.fixture(scope="session")
 def suite(request: pytest.FixtureRequest) -> str:
     """The Debian release under test."""
     return str(request.param)

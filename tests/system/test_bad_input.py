@@ -17,6 +17,8 @@ from tests.system.lab.client import complete
 from tests.system.lab.machine import DAEMONS, POOLS_FILE, TARGET, Machine, Pool
 from tests.system.lab.waiting import until
 
+RELEASE = "bookworm"
+
 TRUNCATED = "/srv/truncated.gguf"
 TAKEN_PORT = 18999
 PERIOD_S = 15

@@ -13,6 +13,8 @@ from tests.system.lab.client import outcome
 from tests.system.lab.machine import DAEMONS, PROVISIONER_ENV, TARGET, Machine, Pool, changed_from
 from tests.system.lab.waiting import until
 
+RELEASE = "bookworm"
+
 TOKEN = "planted-0123456789abcdef-token"
 REQUEST = "the-request-that-is-followed"
 QUEEN_ENV, NODE_ENV = "/etc/llama-orch/queen-rbee.env", "/etc/llama-orch/pool-managerd.env"

@@ -10,6 +10,8 @@ from tests.system.conftest import TINY
 from tests.system.lab.machine import Machine, Pool
 from tests.system.lab.waiting import until
 
+RELEASE = "bookworm"
+
 ENGINE = "llama-engine@default.service"
 PROVISIONER = "engine-provisioner.service"
 WITHIN_S = 60.0

@@ -18,8 +18,9 @@ from tests.gpus.imitation import NAME, ImitatedDriver, ImitatedGpu, library
 from tests.system.conftest import POOLS, serve_pools
 from tests.system.lab.client import Client, complete, submit
 from tests.system.lab.machine import PROVISIONER_ENV, TARGET, Machine, Pool
-from tests.system.lab.rootfs import SUITES
 from tests.system.lab.waiting import until
+
+RELEASE = "trixie"
 
 MONITORING = Path(__file__).resolve().parents[2] / "packaging/monitoring"
 PORT = 9999
@@ -72,12 +73,6 @@ class Prometheus:
 
     def until_firing(self, name: str) -> None:
         until(lambda: name in self.firing(), f"{name} to fire", WITHIN_S, lambda: f"{self.firing()}")
-
-
-@pytest.fixture(scope="session")
-def suite() -> str:
-    """One release is enough: metrics do not depend on it."""
-    return SUITES[-1]
 
 
 @pytest.fixture(scope="module")

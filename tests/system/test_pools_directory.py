@@ -11,6 +11,8 @@ from tests.system.lab.inside import served_inside
 from tests.system.lab.machine import PROVISIONER_ENV, Machine
 from tests.system.lab.waiting import until
 
+RELEASE = "trixie"
+
 PROVISIONER = "engine-provisioner.service"
 DROP_INS = "/etc/llama-orch/pools.d"
 REPOSITORY = "org/tiny"

@@ -9,6 +9,8 @@ from tests.system.lab.machine import TARGET, Machine
 from tests.system.lab.package import built_rpm, newer
 from tests.system.lab.rpm import install_base, rpm
 
+RELEASE = "trixie"
+
 PRESET = "/etc/systemd/system-preset/10-site.preset"
 DISABLED = ("queen-rbee.service", "queen-rbee.socket", "queen-rbee-metrics.socket", "queen-rbee-handoff.path")
 ENABLED = (TARGET, "pool-managerd.service", "pool-managerd.socket", "engine-provisioner-pools.path")

@@ -19,6 +19,8 @@ from tests.system.lab.waiting import until
 from tests.unit.reference.parsing import DOCUMENT, set_ups
 from tools.generating.documents import apply_commands
 
+RELEASE = "trixie"
+
 HOME, CONTROL_PLANE, NODE = "HOME_PROFILE", "Control Plane Node", "GPU Worker Node 1"
 NO_GPU = {"ENGINE_PROVISIONER_GPU_MASK": "cpu"}
 """The only additional setting that these machines need, because the examples use GPU 0."""

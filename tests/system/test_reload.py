@@ -14,6 +14,8 @@ from tests.system.lab.load import under_load
 from tests.system.lab.machine import DAEMONS, Machine
 from tests.system.lab.waiting import until
 
+RELEASE = "bookworm"
+
 QUEEN = "queen-rbee.service"
 QUEEN_ENV = "/etc/llama-orch/queen-rbee.env"
 RELOADS = 3

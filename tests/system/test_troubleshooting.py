@@ -11,6 +11,8 @@ from tests.system.conftest import TINY
 from tests.system.lab.client import outcome, submit
 from tests.system.lab.machine import DAEMONS, PROVISIONER_ENV, Machine
 
+RELEASE = "trixie"
+
 ON_DEFAULT = {"placement": {"mode": "pin", "pin_pool_id": "default"}}
 QUEEN_ENV = "/etc/llama-orch/queen-rbee.env"
 TOKEN = "a-token-that-must-stay-here"
