@@ -17,6 +17,8 @@ from tests.system.lab.machine import DAEMONS, TARGET, Machine, changed_from
 from tests.system.lab.waiting import until
 from tests.unit.manual_page import Page
 
+RELEASE = "trixie"
+
 UNITS_PAGE = Path(__file__).parents[2] / "man/llama-orch-units.7"
 RESTARTS = 4
 SOCKET_RESTARTS = 3
