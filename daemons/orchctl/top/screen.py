@@ -36,7 +36,7 @@ class Screen:
 
     def enter(self) -> None:
         """Take the terminal."""
-        tty.setcbreak(self._input)
+        self._set_modes()
         self._drawn = []
         self._send(ENTER)
 
@@ -50,9 +50,13 @@ class Screen:
 
     def renew(self) -> None:
         """Draw everything anew next time: another size, or others have used the terminal while this one was stopped."""
-        tty.setcbreak(self._input)
+        self._set_modes()
         self._drawn = []
         self._send("\x1b[2J")
+
+    def _set_modes(self) -> None:
+        """Get keys without Enter. Keys that wait are kept: setcbreak would flush them."""
+        tty.setcbreak(self._input, termios.TCSADRAIN)
 
     @property
     def size(self) -> tuple[int, int]:

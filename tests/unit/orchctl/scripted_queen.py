@@ -5,7 +5,7 @@ import socket
 import socketserver
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,8 @@ class ScriptedQueen:
         with self.arrived:
             self.held.add(connection)
             self.arrived.notify_all()
-        connection.recv(1)
+        with suppress(ConnectionResetError):  # a client that ends before it has read everything
+            connection.recv(1)
         with self.arrived:
             if connection in self.held:
                 self.held.remove(connection)
