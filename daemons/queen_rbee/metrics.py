@@ -12,6 +12,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from llama_orch.contracts.pools import CircuitState
 from llama_orch.telemetry.process_metrics import ProcessMetrics
 from llama_orch.telemetry.tracing.metrics import SpanCounters
+from queen_rbee.node_metrics import RESULT_LABELS, NodeMetrics
 from queen_rbee.pools.candidates import Candidate
 from queen_rbee.pools.health_results import check_outcome
 from queen_rbee.tasks.task import Task
@@ -24,18 +25,11 @@ REPLICA_LABELS = ("engine", "engine_version", "pool_id", "replica_id")
 REPLICA_ID_INDEX = REPLICA_LABELS.index("replica_id")
 TASK_LABELS = (*REPLICA_LABELS, "priority")
 LATENCY_LABELS = ("engine", "engine_version", "pool_id", "priority")
-RESULT_LABELS = ("outcome", "reason")
 NO_POOL = ""
 """The pool_id label if no pool is known, or if there is more than one."""
 AnyMetric = TypeVar("AnyMetric", bound=MetricWrapperBase)
 
 UnloadCause = Literal["idle", "room", "request"]
-HeartbeatError = Literal["unknown", "refused"]
-ERROR_SERIES_S = 300.0
-"""How long the series of refused heartbeats is exported after the last one.
-
-Alert rules take a heartbeat counter that does not increase for a silent node.
-"""
 
 
 class Metrics:
@@ -48,11 +42,11 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
         self._depth_labels: set[tuple[str, str, str]] = set()
-        self._refused_at: dict[tuple[str, HeartbeatError], float] = {}
         self._children: dict[tuple[MetricWrapperBase, tuple[str, ...]], MetricWrapperBase] = {}
         self._series_by_pool: dict[str, set[tuple[MetricWrapperBase, tuple[str, ...]]]] = {}
         ProcessMetrics(registry=registry)
         registry.register(SpanCounters())
+        self.nodes = NodeMetrics(registry)
         self.enqueued = Counter("tasks_enqueued", "Admitted tasks.", TASK_LABELS, registry=registry)
         self.started = Counter("tasks_started", "Tasks that got a slot.", TASK_LABELS, registry=registry)
         self.canceled = Counter("tasks_canceled", "Cancelled tasks.", (*REPLICA_LABELS, "reason"), registry=registry)
@@ -134,22 +128,6 @@ class Metrics:
         self.unloads = Counter(
             "orchd_model_unloads", "Models that were unloaded.", ("pool_id", "reason"), registry=registry
         )
-        self.nodes_online = Gauge("orchd_nodes_online", "Nodes that send heartbeats.", registry=registry)
-        self.nodes_asleep = Gauge(
-            "orchd_nodes_asleep", "Nodes that are suspended until they are needed.", registry=registry
-        )
-        self.wakes = Counter(
-            "orchd_node_wakes", "Attempts to wake a node, by outcome.", ("node_id", "outcome"), registry=registry
-        )
-        self.registrations = Counter(
-            "orchd_node_registrations", "Registrations of nodes.", RESULT_LABELS, registry=registry
-        )
-        self.heartbeats = Counter(
-            "orchd_node_heartbeats", "Heartbeats of nodes.", ("node_id", *RESULT_LABELS), registry=registry
-        )
-        self.deregistrations = Counter(
-            "orchd_node_deregistrations", "Deregistrations of nodes.", RESULT_LABELS, registry=registry
-        )
         self.verifications = Counter(
             "catalog_verifications",
             "Verifications of model digests.",
@@ -214,28 +192,6 @@ class Metrics:
         self._children.pop((metric, labels), None)
         metric.remove(*labels)
 
-    def woken(self, node_id: str, *, success: bool) -> None:
-        self.wakes.labels(node_id, "success" if success else "error").inc()
-
-    def heartbeat(self, node_id: str) -> None:
-        """Count an accepted heartbeat."""
-        self.heartbeats.labels(node_id, "success", "").inc()
-
-    def node_sleeps(self, node_id: str) -> None:
-        """Remove the series of accepted heartbeats, as one that does not increase means a silent node."""
-        self.heartbeats.remove_by_labels({"node_id": node_id, "outcome": "success"})
-
-    def heartbeat_refused(self, node_id: str, reason: HeartbeatError, now: float) -> None:
-        """Count a refused heartbeat. `node_id` is empty if the node is unknown."""
-        self._refused_at[node_id, reason] = now
-        self.heartbeats.labels(node_id, "error", reason).inc()
-
-    def hide_old_errors(self, now: float) -> None:
-        """Remove the series of refusals that have not occurred for ERROR_SERIES_S."""
-        for key in [key for key, when in self._refused_at.items() if now - when >= ERROR_SERIES_S]:
-            del self._refused_at[key]
-            self.heartbeats.remove(key[0], "error", key[1])
-
     def admitted(self, place: tuple[str, str], priority: str) -> None:
         """Count an admitted task; `place` is from `ReplicaIndex.shared_labels`."""
         engine, pool_id = place
@@ -253,10 +209,7 @@ class Metrics:
 
     def forget_node(self, node_id: str) -> None:
         """Remove the series of a node; those of its pool ids stay, because other nodes may have the same pools."""
-        self.heartbeats.remove_by_labels({"node_id": node_id})
-        self.wakes.remove_by_labels({"node_id": node_id})
-        for key in [key for key in self._refused_at if key[0] == node_id]:
-            del self._refused_at[key]
+        self.nodes.forget(node_id)
         by_replica = {self.started, self.canceled, self.tokens_in, self.tokens_out, self.tokens_cached}
         for pool_series in self._series_by_pool.values():
             for metric, labels in list(pool_series):

@@ -49,8 +49,8 @@ async def keep_status(
             notifier.status(line)
             current = line
         show_gauges(queue, registry, metrics)
-        metrics.nodes_online.set(fleet.online)
-        metrics.nodes_asleep.set(len(fleet.asleep))
+        metrics.nodes.online.set(fleet.online)
+        metrics.nodes.asleep.set(len(fleet.asleep))
         accounting.report_dropped()
         await trio.sleep(INTERVAL_S)
 
@@ -59,7 +59,7 @@ def show_gauges(queue: AdmissionQueue[Task], registry: PoolRegistry, metrics: Me
     """Set the gauges to the current state, and remove the series of pools that are gone."""
     metrics.depths(waiting(queue, registry))
     metrics.ready_pools(registry.ready_by_id)
-    metrics.hide_old_errors(trio.current_time())
+    metrics.nodes.hide_old_errors(trio.current_time())
 
 
 def waiting(queue: AdmissionQueue[Task], registry: PoolRegistry) -> Counter[tuple[str, str, str]]:

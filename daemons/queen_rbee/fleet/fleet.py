@@ -121,7 +121,7 @@ class Fleet:
                 self._mark_offline(node, now)
             elif node.offline and now - offline_since(node) > FORGET_AFTER_S:
                 self._remove(node)
-                self._metrics.deregistrations.labels("error", "silent").inc()
+                self._metrics.nodes.deregistrations.labels("error", "silent").inc()
                 emit(events.NODE_DEREGISTERED, node_id=node.node_id, reason="it has been offline for a day")
                 removed.append(node.node_id)
         self._remove_series()
@@ -139,16 +139,16 @@ class Fleet:
         """Register a node. Raises ApiError 409 if another pool-managerd uses its id, StoreFailure."""
         known = self._nodes.get(registration.node_id)
         if reason := registration_conflict(known, registration, peer):
-            self._metrics.registrations.labels("error", "refused").inc()
+            self._metrics.nodes.registrations.labels("error", "refused").inc()
             raise self._conflicts.refusal(registration, peer, reason)
         node = after_registration(known, registration, peer, trio.current_time(), datetime.now(UTC))
         self._put(node, store=False)  # before the store, so that two machines cannot register one id at the same time
         try:
             await self._store.put("node", node_document(node))
         except StoreFailure:
-            self._metrics.registrations.labels("error", "not_stored").inc()
+            self._metrics.nodes.registrations.labels("error", "not_stored").inc()
             raise
-        self._metrics.registrations.labels("success", "").inc()
+        self._metrics.nodes.registrations.labels("success", "").inc()
         fields = registration.model_dump(include={"node_id", "address", "version"})
         emit(events.NODE_REGISTERED, **fields, peer=peer, pools=len(registration.pools))
         warning = interval_warning(registration, self._timeout_ms)
@@ -160,10 +160,10 @@ class Fleet:
         """Record a heartbeat. Raises ApiError 404 if the node has to register first, 409 if another one owns the id."""
         node = self._nodes.get(node_id)
         if node is None:
-            self._metrics.heartbeat_refused("", "unknown", trio.current_time())
+            self._metrics.nodes.heartbeat_refused("", "unknown", trio.current_time())
             raise not_found("node", node_id, "Register it first: POST /v2/nodes/register.")
         if reason := heartbeat_conflict(node, heartbeat):
-            self._metrics.heartbeat_refused(node_id, "refused", trio.current_time())
+            self._metrics.nodes.heartbeat_refused(node_id, "refused", trio.current_time())
             raise ApiError(409, ErrorBody(code=ErrorCode.INVALID_PARAMS, message=reason))
         now = trio.current_time()
         sleeps = heartbeat.sleeping and self._lets_sleep(node)
@@ -171,9 +171,9 @@ class Fleet:
         node = after_heartbeat(node, heartbeat, now, datetime.now(UTC), asleep=sleeps)
         self._put(node)
         if sleeps:
-            self._metrics.node_sleeps(node_id)
+            self._metrics.nodes.sleeps(node_id)
         else:
-            self._metrics.heartbeat(node_id)
+            self._metrics.nodes.heartbeat(node_id)
         for pool in node.pools:
             self._metrics.checked(pool.pool_id, check_result(pool))
         interval_ms = node.registration.heartbeat_interval_ms
@@ -209,9 +209,9 @@ class Fleet:
         except StoreFailure:
             if node_id not in self._nodes:
                 self._put(node, store=False)
-            self._metrics.deregistrations.labels("error", "not_stored").inc()
+            self._metrics.nodes.deregistrations.labels("error", "not_stored").inc()
             raise
-        self._metrics.deregistrations.labels("success", "").inc()
+        self._metrics.nodes.deregistrations.labels("success", "").inc()
         emit(events.NODE_DEREGISTERED, node_id=node_id, reason=reason)
 
     def _known(self, node_id: str) -> Node:

@@ -142,7 +142,7 @@ class Waker:
 
     def _end(self, node_id: str, outcome: Outcome) -> None:
         attempt = self._attempts.pop(node_id)
-        self.metrics.woken(node_id, success=outcome[0] is OperationState.DONE)
+        self.metrics.nodes.woken(node_id, success=outcome[0] is OperationState.DONE)
         attempt.outcome = outcome
         attempt.ended.set()
 

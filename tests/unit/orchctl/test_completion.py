@@ -22,6 +22,7 @@ from orchctl.completion import Candidate, Wanted, query_ids, split_line, wanted_
 from orchctl.index import INDEX
 from orchctl.lists import LIST_ARGUMENTS
 from orchctl.parser import COMMANDS, build_parser
+from tests.engines.fixtures import skip_or_fail
 from tests.unit.orchctl.commands.test_tasks import QUEUED, page
 from tests.unit.orchctl.running import LIMIT_S, environment, run
 from tests.unit.orchctl.scripted_queen import MODEL, TASK_ID, reply, serve
@@ -208,7 +209,7 @@ def on_path(tmp_path: Path) -> dict[str, str]:
 def in_shell(shell: str, script: str, line: str, environ: dict[str, str]) -> list[str]:
     """Return what the shell offers for `line`."""
     if not shutil.which(shell):
-        pytest.skip(f"{shell} is not installed")
+        skip_or_fail(f"{shell} is not installed (apt install {shell})")
     command = [shell, "-c", script.format(scripts=SCRIPTS), *([shell] if shell == "bash" else []), line]
     done = subprocess.run(
         command, env=environ, cwd=environ["HOME"], capture_output=True, text=True, timeout=LIMIT_S, check=False
@@ -241,7 +242,7 @@ def test_bash_completes_words_with_colons(on_path: dict[str, str]) -> None:
 def test_zsh_inserts_only_candidate_and_lists_several(on_path: dict[str, str], tmp_path: Path) -> None:
     """zsh completes only at a prompt, so it gets a terminal, and keys."""
     if not shutil.which("zsh"):
-        pytest.skip("zsh is not installed")
+        skip_or_fail("zsh is not installed (apt install zsh)")
     (tmp_path / ".zshrc").write_text(ZSHRC)
     master, slave = pty.openpty()
     given = {**on_path, "ZDOTDIR": str(tmp_path), "TERM": "dumb"}

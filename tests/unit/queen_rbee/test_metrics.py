@@ -7,7 +7,8 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from llama_orch.contracts.pools import PoolState, PoolStatus
-from queen_rbee.metrics import ERROR_SERIES_S, Metrics
+from queen_rbee.metrics import Metrics
+from queen_rbee.node_metrics import ERROR_SERIES_S
 from queen_rbee.pools.health_results import check_outcome, check_result
 from queen_rbee.status import show_gauges
 from tests.unit.queen_rbee.queen_core import QueenCore, build_queen, end_events, running_queen
@@ -67,15 +68,15 @@ def test_health_check_outcome_of_pool_state(changes, result, expected_outcome):
 
 def test_refused_heartbeat_series_expires():
     metrics = Metrics()
-    metrics.heartbeat("n1")
-    metrics.heartbeat_refused("", "unknown", 0.0)
-    metrics.heartbeat_refused("n1", "refused", 100.0)
-    metrics.hide_old_errors(ERROR_SERIES_S)
+    metrics.nodes.heartbeat("n1")
+    metrics.nodes.heartbeat_refused("", "unknown", 0.0)
+    metrics.nodes.heartbeat_refused("n1", "refused", 100.0)
+    metrics.nodes.hide_old_errors(ERROR_SERIES_S)
     assert series(metrics, "orchd_node_heartbeats_total") == {
         "node_id=n1,outcome=success": 1,
         "node_id=n1,outcome=error,reason=refused": 1,
     }
-    metrics.hide_old_errors(100.0 + ERROR_SERIES_S)
+    metrics.nodes.hide_old_errors(100.0 + ERROR_SERIES_S)
     assert series(metrics, "orchd_node_heartbeats_total") == {"node_id=n1,outcome=success": 1}
 
 
@@ -123,7 +124,7 @@ async def test_task_without_free_slot_is_counted_once():
 
 async def test_gauge_update_expires_refused_heartbeats(autojump_clock):
     queen = build_queen(ScriptedEngine())
-    queen.metrics.heartbeat_refused("", "unknown", trio.current_time())
+    queen.metrics.nodes.heartbeat_refused("", "unknown", trio.current_time())
     assert exported(queen, "orchd_node_heartbeats_total")
     await trio.sleep(ERROR_SERIES_S)
     assert not exported(queen, "orchd_node_heartbeats_total")

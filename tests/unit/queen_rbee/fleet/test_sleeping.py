@@ -57,7 +57,7 @@ async def test_sleeping_node_is_not_a_silent_one_for_alerts() -> None:
     rig = await rig_with_node()
 
     def counted() -> set[str]:
-        return {sample.labels["node_id"] for sample in next(iter(rig.metrics.heartbeats.collect())).samples}
+        return {sample.labels["node_id"] for sample in next(iter(rig.metrics.nodes.heartbeats.collect())).samples}
 
     rig.fleet.heartbeat("n1", heartbeat(pools=[UNLOADED]))
     assert counted() == {"n1"}
