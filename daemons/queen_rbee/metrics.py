@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
 from llama_orch.contracts.pools import CircuitState
+from llama_orch.contracts.tasks import TaskState
 from llama_orch.telemetry.process_metrics import ProcessMetrics
 from llama_orch.telemetry.tracing.metrics import SpanCounters
 from queen_rbee.node_metrics import RESULT_LABELS, NodeMetrics
@@ -27,6 +28,7 @@ TASK_LABELS = (*REPLICA_LABELS, "priority")
 LATENCY_LABELS = ("engine", "engine_version", "pool_id", "priority")
 NO_POOL = ""
 """The pool_id label if no pool is known, or if there is more than one."""
+FINAL_STATES = tuple(state.value for state in TaskState if state.final)
 AnyMetric = TypeVar("AnyMetric", bound=MetricWrapperBase)
 
 UnloadCause = Literal["idle", "room", "request"]
@@ -167,6 +169,8 @@ class Metrics:
         """Set the number of ready pools by id, and remove the series of pools with any other id."""
         for pool_id, count in ready.items():
             self._series(pool_id, self.available, pool_id).set(count)
+            for outcome in FINAL_STATES:  # so that rate() counts the first failure too
+                self._series(pool_id, self.dispatched, pool_id, outcome)
         if ready:
             self.available.remove(NO_POOL)
         else:

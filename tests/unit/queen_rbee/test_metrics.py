@@ -99,6 +99,18 @@ async def test_waiting_task_has_labels_of_its_only_pool():
     assert not [labels for labels in exported(queen, "queue_depth") if "pool_id" in labels]
 
 
+async def test_each_outcome_of_a_pool_is_zero_at_first():
+    """rate() does not count an increase from absent to 1."""
+    queen = build_queen(ScriptedEngine())
+    queen.registry.update("both", 0, [queen.status(pool_id="a", slots=1)])
+    outcomes = dict.fromkeys(("done", "failed", "cancelled"), 0)
+    assert exported(queen, "orchd_tasks_dispatched_total") == {
+        f"outcome={outcome},pool_id=a": count for outcome, count in outcomes.items()
+    }
+    queen.registry.update("both", 0, [])
+    assert exported(queen, "orchd_tasks_dispatched_total") == {}
+
+
 async def test_client_names_do_not_become_labels():
     queen = build_queen(ScriptedEngine())
     queen.registry.synced = False
