@@ -45,8 +45,7 @@ demo: $(VENV)/demo.stamp ## serve a small model on this machine's CPU; EXIT=1 st
 	@$(PY) -m tools.demo $(if $(EXIT),--exit)
 
 test: $(VENV)/dev.stamp ## everything: linters, unit, integration and system tests
-	@$(MAKE) --no-print-directory --jobs=2 lint package-under-test
-	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory --jobs=3 lint package-under-test unit
 	@$(PYTEST_DAEMONS) tests/system tests/integration
 
 SHELL_SCRIPTS = .ci/run units/llama-orch-generator $(wildcard packaging/*.sh) packaging/rpm/python3 \
@@ -77,7 +76,7 @@ integration: $(VENV)/dev.stamp ## real daemons and a real engine, without system
 system: $(VENV)/dev.stamp ## the .deb in booted Debian 12 and 13; wants root and systemd-nspawn
 	@$(PYTEST_DAEMONS) tests/system
 
-# The linters use one processor for a minute; meanwhile the .deb is built.
+# The linters use one processor for a minute; beside them the .deb is built and the unit tests run.
 package-under-test: $(VENV)/dev.stamp
 	@$(PY) -m tests.system.lab.package
 

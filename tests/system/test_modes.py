@@ -17,6 +17,9 @@ from tests.system.lab.machine import POOLS_FILE, PROVISIONER_ENV, TARGET, Machin
 from tests.system.lab.rootfs import BUILD_TOOLS, PODMAN, RootfsUnavailable
 from tests.system.lab.waiting import until
 
+RELEASE = "bookworm"
+"""With the older podman, whose faults were more."""
+
 UNIT = "llama-engine-container@default.service"
 SERVER = "libexec/[s]erver"
 """A pattern that does not match the command line with it."""

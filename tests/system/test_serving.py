@@ -13,6 +13,8 @@ from tests.system.lab.machine import DAEMONS, Machine, changed_from
 from tests.system.lab.network import socket_in_network_of
 from tests.system.lab.waiting import until
 
+RELEASE = "trixie"
+
 ENGINE = "llama-engine@default.service"
 QUEEN = "queen-rbee.service"
 MANAGER = "pool-managerd.service"
