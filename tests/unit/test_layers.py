@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[2] / "daemons"
 
 LAYERS = {
-    "llama_orch": "packages urls redaction addresses bell telemetry contracts settings service spool http engines "
+    "llama_orch": "packages urls redaction addresses bell ids telemetry contracts settings service spool http engines "
     "files",
     "llama_orch/http": "tls client server",
     "queen_rbee": "store pools settings sessions tasks node_metrics metrics prefixes catalog fleet sources dispatch "
