@@ -192,7 +192,7 @@ class Dispatcher:
             return
         self._outage_check_at = now + OUTAGE_CHECK_S
         replicas = self.registry.replicas
-        lanes = {task.demand for task in self.queue.order()}
+        lanes = {task.demand for task in self.queue.first_of_lanes()}
         served = {
             lane: any(found.serves or found.coming_up or found.asleep for found in replicas.suitable(lane))
             for lane in lanes

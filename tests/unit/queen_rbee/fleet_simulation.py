@@ -157,8 +157,8 @@ class FleetSimulation:
         """Submit a task, which may be refused."""
         with suppress(ApiError):
             if durable:
-                task, _answer = await self.queen.intake.submit(request, "c")
-                self.accepted.add(task.task_id)
+                accepted = await self.queen.intake.submit(request, "c")
+                self.accepted.add(accepted.task.task_id)
             else:
                 self.queen.intake.admit(request, "c")
 

@@ -24,8 +24,9 @@ def started_event(task: Task):
 async def test_start_is_not_predicted_without_ready_pool(how):
     queen = build_queen(ScriptedEngine())
     queen.pool(**how)
-    task, answer = await queen.intake.submit(TaskRequest(prompt="hello"), "c")
-    assert answer.predicted_start_ms is None
+    accepted = await queen.intake.submit(TaskRequest(prompt="hello"), "c")
+    task = accepted.task
+    assert json.loads(accepted.body)["predicted_start_ms"] is None
     assert started_event(task) == {"queue_position": 0, "predicted_start_ms": None}
     assert queen.intake.position(task) == (0, None)
     queen.pool()
