@@ -35,7 +35,7 @@ from queen_rbee.pools.model_lookup import resolve_request
 from queen_rbee.pools.placement import PlacementRefusal, refusal
 from queen_rbee.pools.registry import PoolRegistry
 from queen_rbee.sessions.sessions import Sessions
-from queen_rbee.store.protocol import Store, StoredTask, StoreFailure, not_stored
+from queen_rbee.store.protocol import DurableTasks, StoredTask, StoreFailure, not_stored
 from queen_rbee.tasks.book import TaskBook
 from queen_rbee.tasks.direct_answer import DirectAnswer
 from queen_rbee.tasks.task import Task
@@ -74,7 +74,7 @@ class Intake:
     sessions: Sessions
     forecast: Forecast
     book: TaskBook
-    store: Store
+    store: DurableTasks
     metrics: Metrics
     _closed: bool = False
 

@@ -65,7 +65,7 @@ async def test_task_behind_busy_slots_keeps_waiting(autojump_clock):
     async with running_queen(pool_wait_s=5.0) as queen:
         (replica,) = queen.registry.replicas.all()
         for _slot in range(2):
-            queen.registry.lease(replica.key)
+            await queen.registry.lease(replica.key)
         task = queen.submit()
         await trio.sleep(100)
         assert not task.state.final
