@@ -1,8 +1,10 @@
 """The loop that does all writing: it takes the pending batch, writes it in a thread, and wakes the waiting callers.
 
-Operations that arrive during a write form the next batch: the slower the disk, the larger the batches. Operations that
-no caller waits for are collected for LATER_S. No caller waits longer than STALL_S (plus a watchdog interval) for a disk
-that does not answer. While writes fail, callers get the failure at once, and the loop retries every RETRY_S.
+Operations that arrive during a write form the next batch: the slower the disk, the larger the batches. If several
+callers shared a batch, the next one begins PACE_S after it began or later, because a commit costs as much CPU as ten
+tasks. Operations that no caller waits for are collected for LATER_S. No caller waits longer than STALL_S (plus a
+watchdog interval) for a disk that does not answer. While writes fail, callers get the failure at once, and the loop
+retries every RETRY_S.
 """
 
 from collections.abc import Callable
@@ -20,6 +22,7 @@ from queen_rbee.store.sqlite.database import Database
 from queen_rbee.store.sqlite.failures import DISK_HINT, failure
 
 LATER_S = 0.05
+PACE_S = 0.004
 PAUSE_S = 1.0
 """The files are cleaned up after this idle time."""
 RETRY_S = 1.0
@@ -36,6 +39,8 @@ class BatchLoop:
         self.pending = Batch()
         self._database = database
         self._writing = Batch()
+        self._began_at = float("-inf")
+        """When the last write began, on trio's clock."""
         self._work, self._urgent = Bell(), Bell()
         self._limiter = trio.CapacityLimiter(1)
         self._failure: StoreFailure | None = None
@@ -55,8 +60,8 @@ class BatchLoop:
 
     async def wait_written(self, batch: Batch) -> None:
         """Wait until `batch`, which must be `pending`, is written or has failed; see its `failure`."""
-        if not batch.awaited:
-            batch.awaited = True
+        batch.callers += 1
+        if batch.callers == 1:
             self._work.ring()
             self._urgent.ring()
         await batch.done.wait()
@@ -79,8 +84,10 @@ class BatchLoop:
         if not self.pending and not self._failure:
             pause_s = PAUSE_S if self._database.needs_clean_up else pulse.interval_s
             idle = not await self._work.wait(min(pause_s, pulse.interval_s))
-        if not self.pending.awaited and not idle:
+        if not self.pending.callers and not idle:
             await self._urgent.wait(min(RETRY_S if self._failure else LATER_S, pulse.interval_s))
+        if pause_s := pause_before_write(self._writing.callers, trio.current_time() - self._began_at):
+            await trio.sleep(pause_s)
         return idle
 
     async def _work_once(self, pulse: Pulse, *, idle: bool) -> None:
@@ -95,7 +102,7 @@ class BatchLoop:
         batch, self.pending = self.pending, Batch()
         if self._failure:
             batch.repairs = batch.durable = True
-        self._writing = batch
+        self._writing, self._began_at = batch, trio.current_time()
         failed = await self._in_thread(partial(self._database.work, batch), pulse)
         if failed:
             self._retry_later(batch)
@@ -155,6 +162,15 @@ class BatchLoop:
         failed = await self._in_thread(self._database.close, pulse)
         if failed:
             self._report_failure(failed)
+
+
+def pause_before_write(callers: int, since_s: float) -> float:
+    """Return how many seconds to collect operations before the next write.
+
+    `callers` shared the last write, which began `since_s` seconds ago. After a write for a single caller there is no
+    pause: at low load nobody waits for others.
+    """
+    return max(0.0, PACE_S - since_s) if callers > 1 else 0.0
 
 
 def copy_failure(original: StoreFailure) -> StoreFailure:
