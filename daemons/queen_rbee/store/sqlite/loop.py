@@ -41,6 +41,7 @@ class BatchLoop:
         self._writing = Batch()
         self._began_at = float("-inf")
         """When the last write began, on trio's clock."""
+        self._in_thread_since: float | None = None
         self._work, self._urgent = Bell(), Bell()
         self._limiter = trio.CapacityLimiter(1)
         self._failure: StoreFailure | None = None
@@ -68,14 +69,32 @@ class BatchLoop:
 
     async def run(self, pulse: Pulse) -> None:
         """Write forever. Cancellation does not interrupt a write."""
-        try:
-            while True:
-                idle = await self._wait(pulse)
+        watching = trio.CancelScope(shield=True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch, pulse, watching)
+            try:
+                while True:
+                    idle = await self._wait(pulse)
+                    with trio.CancelScope(shield=True):
+                        await self._work_once(idle=idle)
+            finally:
                 with trio.CancelScope(shield=True):
-                    await self._work_once(pulse, idle=idle)
-        finally:
-            with trio.CancelScope(shield=True):
-                await self._close(pulse)
+                    await self._close()
+                watching.cancel()
+
+    async def _watch(self, pulse: Pulse, scope: trio.CancelScope) -> None:
+        """Look after the thread until `scope` is cancelled.
+
+        The watchdog is fed while the thread works, because a restart does not help if the disk stalls.
+        """
+        with scope:
+            while True:
+                await trio.sleep(pulse.interval_s)
+                if self._in_thread_since is None:
+                    continue
+                pulse.beat()
+                if trio.current_time() - self._in_thread_since > STALL_S:
+                    self._fail_stalled()
 
     async def _wait(self, pulse: Pulse) -> bool:
         """Wait until there is work. Return whether there was none for PAUSE_S or a watchdog interval."""
@@ -90,20 +109,20 @@ class BatchLoop:
             await trio.sleep(pause_s)
         return idle
 
-    async def _work_once(self, pulse: Pulse, *, idle: bool) -> None:
+    async def _work_once(self, *, idle: bool) -> None:
         if self.pending or self._failure:
-            await self._write(pulse)
+            await self._write()
         if self._database.clean_up_due or (idle and self._database.needs_clean_up):
-            failed = await self._in_thread(self._database.clean_up, pulse)
+            failed = await self._in_thread(self._database.clean_up)
             if failed:
                 self._report_failure(failed)
 
-    async def _write(self, pulse: Pulse) -> None:
+    async def _write(self) -> None:
         batch, self.pending = self.pending, Batch()
         if self._failure:
             batch.repairs = batch.durable = True
         self._writing, self._began_at = batch, trio.current_time()
-        failed = await self._in_thread(partial(self._database.work, batch), pulse)
+        failed = await self._in_thread(partial(self._database.work, batch))
         if failed:
             self._retry_later(batch)
             self._report_failure(failed)
@@ -112,23 +131,13 @@ class BatchLoop:
             self._report_recovery()
         batch.settle(failed)
 
-    async def _in_thread(self, work: Callable[[], StoreFailure | None], pulse: Pulse) -> StoreFailure | None:
-        """Run blocking `work`. The watchdog is fed meanwhile, because a restart does not help if the disk stalls."""
-        failures: list[StoreFailure | None] = []
-        done = trio.Event()
-
-        async def call() -> None:
-            failures.append(await trio.to_thread.run_sync(work, limiter=self._limiter))
-            done.set()
-
-        started = trio.current_time()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(call)
-            while not done.is_set():
-                await pulse.wait(done)
-                if trio.current_time() - started > STALL_S:
-                    self._fail_stalled()
-        return failures[0]
+    async def _in_thread(self, work: Callable[[], StoreFailure | None]) -> StoreFailure | None:
+        """Run blocking `work`."""
+        self._in_thread_since = trio.current_time()
+        try:
+            return await trio.to_thread.run_sync(work, limiter=self._limiter)
+        finally:
+            self._in_thread_since = None
 
     def _fail_stalled(self) -> None:
         """Fail all waiting callers because the disk does not answer. The write in progress may still succeed."""
@@ -153,13 +162,13 @@ class BatchLoop:
             emit(events.STORE_WORKING, file=self._database.file, lost=self._dropped)
         self._failure, self._dropped = None, 0
 
-    async def _close(self, pulse: Pulse) -> None:
+    async def _close(self) -> None:
         """Write the pending operations once, then close the database."""
         self.closed = True
         if self.pending:
-            await self._write(pulse)
+            await self._write()
         self.pending.settle(StoreFailure(STOPPING))
-        failed = await self._in_thread(self._database.close, pulse)
+        failed = await self._in_thread(self._database.close)
         if failed:
             self._report_failure(failed)
 
