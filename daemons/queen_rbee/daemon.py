@@ -86,7 +86,7 @@ async def _load_state(parts: Parts) -> None:
     await parts.catalog.load()
     if parts.settings.cloud_profile:
         await parts.fleet.load()
-    await restore(parts.store, parts.intake, parts.book, parts.accounting)
+    await restore(parts.shared.tasks, parts.intake, parts.book, parts.accounting)
 
 
 async def _run(parts: Parts, service: Service, reloader: Reloader) -> None:

@@ -40,6 +40,8 @@ from queen_rbee.residency.operators import OperatorLoads
 from queen_rbee.residency.reloading import OperatorReloads
 from queen_rbee.sessions.sessions import Sessions
 from queen_rbee.settings import QueenSettings
+from queen_rbee.shared.in_process import in_process
+from queen_rbee.shared.protocol import SharedState
 from queen_rbee.sources.handoffs import HandoffSource
 from queen_rbee.store.protocol import Store
 from queen_rbee.tasks.artifacts import Artifacts
@@ -55,6 +57,7 @@ class TaskParts:
     """The components that handle tasks, from admission to accounting. None of them runs yet."""
 
     store: Store
+    shared: SharedState
     registry: PoolRegistry
     metrics: Metrics
     catalog: Catalog
@@ -102,7 +105,9 @@ def build(settings: QueenSettings, store: Store, tls: CurrentTls = NO_TLS) -> Pa
         model_dirs=settings.model_dirs,
     )
     registry, metrics, displace = tasks.registry, tasks.metrics, tasks.runs.displace
-    fleet = Fleet(registry, store, metrics, displace, settings.node_timeout_ms, float(settings.stale_check_s))
+    fleet = Fleet(
+        registry, tasks.shared.nodes, metrics, displace, settings.node_timeout_ms, float(settings.stale_check_s)
+    )
     urls = () if settings.cloud_profile else settings.pool_managers
     managers = PoolManagers(fleet, registry, urls, settings.token, tls)
     operations = Operations(registry, managers, displace)
@@ -154,7 +159,8 @@ def build_task_parts(
 ) -> TaskParts:
     """`capacity` bounds the queue. `pool_wait_s` is how long a task waits while no replica serves it."""
     bell, metrics, book, sessions, artifacts = Bell(), Metrics(), TaskBook(), Sessions(store), Artifacts(store)
-    registry = PoolRegistry(bell, adapters())
+    shared = in_process(store)
+    registry = PoolRegistry(bell, adapters(), shared.leases)
     catalog = Catalog(store, registry.effective_pools, metrics, registry.withhold, directories=model_dirs)
     forecast = Forecast(registry)
     accounting = Accounting(book, metrics, forecast, store, sessions, catalog, artifacts)
@@ -170,10 +176,11 @@ def build_task_parts(
     )
     backpressure = Backpressure(queue, forecast, outages, promises, metrics)
     intake = Intake(
-        queue, placer, dispatcher, backpressure, registry, catalog, sessions, forecast, book, store, metrics
+        queue, placer, dispatcher, backpressure, registry, catalog, sessions, forecast, book, shared.tasks, metrics
     )
     return TaskParts(
         store=store,
+        shared=shared,
         registry=registry,
         metrics=metrics,
         catalog=catalog,

@@ -10,6 +10,7 @@ from tests.bench import (
     first_minutes,
     first_token,
     fleet,
+    intake,
     on_demand,
     overload,
     prefixes,
@@ -26,6 +27,7 @@ def main() -> int:
     first_token.main()
     cancel.main()
     admission.main()
+    intake.main()
     store.main()
     streams.main()
     overload.main()

@@ -102,15 +102,16 @@ class AdmissionQueue(Generic[K]):
         self.capacity = capacity
         self.policy = policy
         self.weight_limit = weight_limit
-        self._lines: dict[Priority, PriorityLine[K]] = {"interactive": PriorityLine(), "batch": PriorityLine()}
+        self._interactive, self._batch = PriorityLine[K](), PriorityLine[K]()
+        self._lines: dict[Priority, PriorityLine[K]] = {"interactive": self._interactive, "batch": self._batch}
         self._streak = 0
         """Interactive tasks served since the last batch task, while batch tasks waited."""
 
     def __len__(self) -> int:
-        return self.depth("interactive") + self.depth("batch")
+        return len(self._interactive.lane_of) + len(self._batch.lane_of)
 
     def __contains__(self, task: K) -> bool:
-        return any(task in line.lane_of for line in self._lines.values())
+        return task in self._interactive.lane_of or task in self._batch.lane_of
 
     def depth(self, priority: Priority) -> int:
         """Return how many tasks of `priority` wait."""
@@ -144,12 +145,14 @@ class AdmissionQueue(Generic[K]):
     @property
     def weight(self) -> int:
         """Bytes of all waiting prompts."""
-        return sum(line.weight for line in self._lines.values())
+        return self._interactive.weight + self._batch.weight
 
     def _victims(self, priority: Priority, weight: int) -> tuple[K, ...]:
         """Return the tasks to drop for a new one: batch tasks first, interactive tasks never for a batch task."""
         number, excess = len(self) + 1 - self.capacity, self.weight + weight - self.weight_limit
-        if self.policy == "reject-new" and (number > 0 or excess > 0):
+        if number <= 0 and excess <= 0:
+            return ()
+        if self.policy == "reject-new":
             raise QueueFull
         lines: tuple[Priority, ...] = ("batch",) if priority == "batch" else ("batch", "interactive")
         victims: list[K] = []
@@ -169,14 +172,14 @@ class AdmissionQueue(Generic[K]):
 
     def remove(self, task: K) -> bool:
         """Return whether `task` was waiting."""
-        return any(line.remove(task) for line in self._lines.values())
+        return self._interactive.remove(task) or self._batch.remove(task)
 
     def take(self, task: K) -> None:
         """Remove `task` because it is served now. Raises KeyError if it does not wait."""
-        batch_waits = bool(self.depth("batch"))
-        if self._lines["interactive"].remove(task):
+        batch_waits = bool(self._batch.lane_of)
+        if self._interactive.remove(task):
             self._streak = min(self._streak + 1, INTERACTIVE_PER_BATCH) if batch_waits else 0
-        elif self._lines["batch"].remove(task):
+        elif self._batch.remove(task):
             self._streak = 0
         else:
             raise KeyError(task)
@@ -202,6 +205,12 @@ class AdmissionQueue(Generic[K]):
         for line in self._lines.values():
             for members in line.lanes.values():
                 yield next(iter(members))
+
+    def lane_depths(self) -> Iterator[tuple[K, int]]:
+        """Iterate as `first_of_lanes` does, with the number of tasks that wait in the lane with this priority."""
+        for line in self._lines.values():
+            for members in line.lanes.values():
+                yield next(iter(members)), len(members)
 
     def position(self, task: K) -> int | None:
         """Return how many tasks are served before `task`; None if it does not wait."""
