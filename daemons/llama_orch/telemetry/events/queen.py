@@ -207,7 +207,7 @@ DRAIN_ENDED = Event(
 )
 BATCH_ENDED = Event(
     "batch_ended",
-    "f2a3a5bf000ce7f9f0d571ec0d1477e3",
+    "0c8b216fbd3246baa611c0cc75f5f6bf",
     "queen_rbee.batches",
     logging.INFO,
     "batch {batch} is {state}: {completed} of {total} requests answered, {failed} failed",
@@ -215,10 +215,10 @@ BATCH_ENDED = Event(
 )
 BATCH_STOPPED = Event(
     "batch_stopped",
-    "9cc215d81b16f2a320ea038f28ba3829",
+    "0d47ad4b2ef14ed5a9058c4572c94436",
     "queen_rbee.batches",
     logging.WARNING,
     "batch {batch} cannot go on: {reason}",
-    "If the quota is reached, the batch has failed, and what is done is in its result file: delete files, or raise "
+    "If the quota is reached, the batch has failed, and what is done is in its result file: delete files, or raise\n"
     "ORCHD_FILES_QUOTA_MB. If the disk fails, queen-rbee tries again every 10 s; nothing is lost.",
 )
