@@ -26,6 +26,7 @@ from llama_orch.spool import watch
 from llama_orch.telemetry.events import service as events
 from llama_orch.telemetry.records import emit
 from queen_rbee.api.routes import add_routes
+from queen_rbee.api.v1.batch_lines import BatchLines
 from queen_rbee.dispatch.health_checks import check_forever
 from queen_rbee.intake.progress import report_progress
 from queen_rbee.intake.recovery import restore
@@ -58,8 +59,9 @@ async def run(settings: QueenSettings, service: Service) -> None:
     tls = CurrentTls(settings.tls, service.environ)
     bound = with_bound_address(settings, service)
     try:
-        async with open_store(state_directory(settings, service), service.watchdog.pulse("store")) as store:
-            parts = build(bound, store, tls)
+        directory = state_directory(settings, service)
+        async with open_store(directory, service.watchdog.pulse("store")) as store:
+            parts = build(bound, store, directory, tls)
             status = partial(summary, parts.queue, parts.registry, parts.fleet)
             reloader = Reloader(settings, service, status, tls.reload)
             logging.getLogger().addHandler(parts.live.journal)
@@ -84,6 +86,10 @@ async def _load_state(parts: Parts) -> None:
     """Raises StoreFailure."""
     await parts.sessions.load(trio.current_time())
     await parts.catalog.load()
+    try:
+        await parts.batches.load()
+    except OSError as error:
+        raise StoreFailure(f"the files of batches cannot be read: {error}") from error
     if parts.settings.cloud_profile:
         await parts.fleet.load()
     await restore(parts.shared.tasks, parts.intake, parts.book, parts.accounting)
@@ -110,6 +116,8 @@ async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) ->
     await nursery.start(parts.catalog.run)
     await nursery.start(parts.operations.run)
     await nursery.start(parts.keeper.run)
+    lines = BatchLines(parts.intake, parts.dispatcher, parts.queue, registry, parts.catalog)
+    await nursery.start(parts.batches.run, lines.execute, lines.load)
     if settings.cloud_profile:
         await nursery.start(parts.fleet.run, service.watchdog.pulse("fleet"))
         await nursery.start(parts.waker.run)

@@ -11,6 +11,7 @@ from llama_orch.engines.wire.adapters import adapters
 from llama_orch.http.client.idle_connections import IdleConnections
 from llama_orch.http.tls.current import NO_TLS, CurrentTls
 from llama_orch.spool import SpoolReader
+from queen_rbee.batches.batches import Batches
 from queen_rbee.catalog.catalog import Catalog
 from queen_rbee.dispatch.accounting import Accounting
 from queen_rbee.dispatch.circuits import Circuits
@@ -50,6 +51,7 @@ from queen_rbee.tasks.task import Task
 from queen_rbee.waking.waker import Waker
 
 POOL_WAIT_S = 600.0
+DAY_S = 86_400
 
 
 @dataclass(frozen=True)
@@ -88,12 +90,13 @@ class Parts(TaskParts):
     waker: Waker
     reloads: OperatorReloads
     live: Live
+    batches: Batches
     handoffs: HandoffSource | None
     tls: CurrentTls = NO_TLS
 
 
-def build(settings: QueenSettings, store: Store, tls: CurrentTls = NO_TLS) -> Parts:
-    """Build all components over `store`, which the caller keeps open while they run."""
+def build(settings: QueenSettings, store: Store, directory: Path, tls: CurrentTls = NO_TLS) -> Parts:
+    """Build all components over `store`, which the caller keeps open while they run. Files are kept in `directory`."""
     tasks = build_task_parts(
         store,
         capacity=settings.capacity,
@@ -136,6 +139,7 @@ def build(settings: QueenSettings, store: Store, tls: CurrentTls = NO_TLS) -> Pa
         waker=waker,
         reloads=OperatorReloads(registry, keeper, operations),
         live=Live(registry, fleet, tasks.queue, tasks.book, tasks.forecast, operations, tasks.catalog),
+        batches=Batches(directory, settings.files_quota_mb << 20, settings.files_keep_days * DAY_S),
         handoffs=_handoff_source(settings, registry, metrics),
         tls=tls,
     )

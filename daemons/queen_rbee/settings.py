@@ -229,6 +229,31 @@ class QueenSettings(ApiSettings):
         ),
         Field(ge=1000, le=86_400_000),
     ] = 600_000
+    files_quota_mb: Annotated[
+        Integer,
+        Var(
+            "ORCHD_FILES_QUOTA_MB",
+            "MiB that the files of /v1/files may take together, results of batches included. 0 turns files and "
+            "batches off.",
+            more="They are in the state directory of queen-rbee. A batch whose results have no room fails; what is "
+            "done stays.",
+            example="4096",
+            unit="MiB",
+            addition=True,
+        ),
+        Field(ge=0, le=1_000_000),
+    ] = 1024
+    files_keep_days: Annotated[
+        Integer,
+        Var(
+            "ORCHD_FILES_KEEP_DAYS",
+            "Days after which files and ended batches are erased.",
+            example="7",
+            unit="days",
+            addition=True,
+        ),
+        Field(ge=1, le=3650),
+    ] = 30
     metrics_port: Annotated[Integer, metrics_port_variable(9090), Field(ge=1, le=65535)] = 9090
 
     @property

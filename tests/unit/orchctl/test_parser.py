@@ -30,6 +30,7 @@ NEEDS: dict[tuple[str, ...], list[str]] = {
     ("pool", "add"): ["x", "--model", "y"],
     ("submit",): ["x"],
     ("cancel",): ["x"],
+    **{("batch", name): ["x"] for name in ("submit", "fetch", "cancel")},
     **{(name,): ["x"] for name in ("pull", "rm", "pin", "unpin", "logs", "bench")},
     ("catalog", "add"): ["x", "y"],
     ("artifacts", "put"): ["-"],
