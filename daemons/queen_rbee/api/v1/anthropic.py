@@ -26,7 +26,7 @@ from queen_rbee.tasks.event_log import encode_json
 from queen_rbee.tasks.task import Task
 
 if TYPE_CHECKING:
-    from queen_rbee.api.v1.messages.chat_messages import Json
+    from queen_rbee.api.v1.chat.turns import Json
     from queen_rbee.api.v1.messages.events import MessageEvent
     from queen_rbee.api.v1.messages.request import CountRequest
     from queen_rbee.api.v1.messages.translator import ChunkTranslator
