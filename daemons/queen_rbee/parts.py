@@ -38,6 +38,7 @@ from queen_rbee.prefixes.routing import PrefixRouting
 from queen_rbee.residency.keeper import Keeper
 from queen_rbee.residency.operators import OperatorLoads
 from queen_rbee.residency.reloading import OperatorReloads
+from queen_rbee.response_store import ResponseStore
 from queen_rbee.sessions.sessions import Sessions
 from queen_rbee.settings import QueenSettings
 from queen_rbee.sources.handoffs import HandoffSource
@@ -85,6 +86,7 @@ class Parts(TaskParts):
     waker: Waker
     reloads: OperatorReloads
     live: Live
+    responses: ResponseStore
     handoffs: HandoffSource | None
     tls: CurrentTls = NO_TLS
 
@@ -131,6 +133,7 @@ def build(settings: QueenSettings, store: Store, tls: CurrentTls = NO_TLS) -> Pa
         waker=waker,
         reloads=OperatorReloads(registry, keeper, operations),
         live=Live(registry, fleet, tasks.queue, tasks.book, tasks.forecast, operations, tasks.catalog),
+        responses=ResponseStore(settings.response_store_bytes, settings.response_store_s),
         handoffs=_handoff_source(settings, registry, metrics),
         tls=tls,
     )
