@@ -30,7 +30,6 @@ from queen_rbee.tasks.task import Task
 
 if TYPE_CHECKING:
     from queen_rbee.api.v1.chat.turns import Json
-    from queen_rbee.api.v1.responses.items import Item
     from queen_rbee.api.v1.responses.request import ResponsesRequest
     from queen_rbee.api.v1.responses.translator import ResponseTranslator
 
@@ -54,6 +53,7 @@ class ResponsesRoutes:
         with_streamed(EXAMPLE),
         "OpenAiResponse",
         "RESPONSES_EVENT",
+        links={"response_id": "/id"},
     )
     async def create_response(self, exchange: Exchange) -> None:
         from queen_rbee.api.v1.responses.resource import head
@@ -68,9 +68,8 @@ class ResponsesRoutes:
         try:
             task = self._admit(passage, generation, exchange.headers)
             begun = head(request, task.task_id.hex, int(time()), stored=keep is not None)
-            stream = request.stream
+            stream, translator = request.stream, ResponseTranslator(begun, request.functions)
             del request  # the passage holds the same content once more
-            translator = ResponseTranslator(begun)
             dialect = ResponsesDialect(task, translator, keep or _keep_nothing)
             if stream:
                 await self._relay.stream(exchange, task, dialect)
@@ -116,15 +115,18 @@ class ResponsesRoutes:
     ) -> "tuple[ResponsesRequest, Passage, Callable[[Json], bool] | None]":
         """Parse the request and translate it for the engine; the function stores the response, if it is to be."""
         from queen_rbee.api.v1.responses.request import parse
+        from queen_rbee.api.v1.responses.stored_items import referenced_responses
 
         request = await in_thread_if_large(len(body), partial(parse, body))
         earlier = self._conversation(request.previous_response_id)
-        size = len(body) + sum(each.size for each in earlier)
+        referenced = [found for each in {*referenced_responses(request)} if (found := self._store.get(each))]
+        size = len(body) + sum(each.size for each in (*earlier, *referenced))
         if size > limit:
             problem = f"the conversation has {size} bytes (at most {limit} are allowed; see LLORCH_BODY_LIMIT)"
             raise ApiError(400, invalid([("previous_response_id", problem)]))
         storing = self._store.enabled and request.store is not False
-        passage, given = await in_thread_if_large(size, partial(_translate, request, body, size, earlier, storing))
+        translate = partial(_translate, request, body, size, earlier, referenced, storing)
+        passage, given = await in_thread_if_large(size, translate)
         keep = partial(self._keep, request.previous_response_id, given) if storing else None
         return request, passage, keep
 
@@ -162,17 +164,17 @@ def _translate(
     body: bytes | bytearray,
     size: int,
     earlier: list[StoredResponse],
+    referenced: list[StoredResponse],
     storing: bool,
 ) -> tuple[Passage, bytes]:
     """Return the request to the engine, and the input as JSON if it is to be stored."""
     from queen_rbee.api.v1.responses.chat_request import chat_body
     from queen_rbee.api.v1.responses.items import ITEMS
+    from queen_rbee.api.v1.responses.stored_items import conversation_items, with_referenced_items
 
-    history: list[Item] = []
-    for response in earlier:
-        history += ITEMS.validate_json(response.input)
-        history += ITEMS.validate_python(tuple(json.loads(response.response)["output"]))
-    passage = Passage("chat", chat_body(request, history), size, mark=sha256(body).digest())
+    request = with_referenced_items(request, referenced)
+    chat = chat_body(request, conversation_items(earlier))
+    passage = Passage("chat", chat, size, mark=sha256(body).digest())
     return passage, ITEMS.dump_json(request.input, exclude_none=True) if storing else b""
 
 

@@ -30,7 +30,8 @@ from queen_rbee.api.v1.responses.items import (
     Refusal,
     Text,
 )
-from queen_rbee.api.v1.responses.request import ReasoningConfig, ResponsesRequest, TextConfig, Tool
+from queen_rbee.api.v1.responses.request import ReasoningConfig, ResponsesRequest, TextConfig
+from queen_rbee.api.v1.responses.tools import Function, chat_name
 
 INSTRUCTING = ("system", "developer")
 NO_THINKING = "none"
@@ -90,7 +91,7 @@ def _turns(items: Iterable[Item]) -> Iterator[ChatTurn]:
 
 def _turn(item: Item) -> ChatTurn:
     if isinstance(item, FunctionCall):
-        return ChatTurn("assistant", calls=(Call(item.call_id, item.name, item.arguments),))
+        return ChatTurn("assistant", calls=(Call(item.call_id, chat_name(item.name, item.namespace), item.arguments),))
     if isinstance(item, Reasoning):
         return ChatTurn("assistant", thoughts=tuple(_texts(item.content or item.summary)))
     assert isinstance(item, Message)
@@ -114,15 +115,16 @@ def _texts(parts: Iterable[Text | Refusal | InputImage]) -> Iterator[str]:
 def _tools(request: ResponsesRequest) -> Json:
     choice = request.tool_choice
     names = choice.names if choice else None
-    offered = [tool for tool in request.tools or () if names is None or tool.name in names]
+    offered = [function for function in request.functions if names is None or function.chat_name in names]
     return options.tools(
         map(_function, offered), choice.for_chat if choice else None, parallel=request.parallel_tool_calls
     )
 
 
-def _function(tool: Tool) -> Json:
+def _function(offered: Function) -> Json:
+    tool = offered.tool
     function: Json = {
-        "name": tool.name,
+        "name": offered.chat_name,
         "description": tool.description or "",
         "parameters": tool.parameters or NO_PARAMETERS,
     }

@@ -23,11 +23,11 @@ from llama_orch.contracts.openai import MAX_MESSAGES
 from queen_rbee.api.v1.chat.fields import Lenient, Name, release_gil
 
 MESSAGE = "message"
+REFERENCE = "item_reference"
 SERVER_ITEM = "is an item of a tool that only OpenAI's service runs"
 UNSUPPORTED: Mapping[str, str] = {
     "input_file": "files are not supported: send their content as input_text",
     "input_audio": "audio is not supported",
-    "item_reference": "references to items are not supported: send the item itself (clients do with `store: false`)",
     "custom_tool_call": "custom tools are not supported: declare a tool of type function",
     "custom_tool_call_output": "custom tools are not supported: declare a tool of type function",
 }
@@ -105,6 +105,7 @@ class FunctionCall(Lenient):
     type: Literal["function_call"]
     call_id: Name
     name: Name
+    namespace: Name | None = None
     arguments: str
 
 
@@ -124,11 +125,20 @@ class Reasoning(Lenient):
     summary: Texts = ()
 
 
+class ItemReference(Lenient):
+    """An output item of a stored response."""
+
+    type: Literal["item_reference"] = "item_reference"
+    id: Name
+
+
 def _type_of(item: object) -> str | None:
-    """Return the type of an item; one without a type is a message."""
+    """Return the type of an item. One without a type is a message, or a reference if it has only an id."""
     if not isinstance(item, dict):
         return getattr(item, "type", None)
-    kind = item.get("type", MESSAGE)
+    kind = item.get("type")
+    if kind is None:
+        return REFERENCE if "id" in item and "role" not in item else MESSAGE
     return kind if isinstance(kind, str) else None
 
 
@@ -136,7 +146,8 @@ Item = Annotated[
     Annotated[Message, Tag("message")]
     | Annotated[FunctionCall, Tag("function_call")]
     | Annotated[FunctionCallOutput, Tag("function_call_output")]
-    | Annotated[Reasoning, Tag("reasoning")],
+    | Annotated[Reasoning, Tag("reasoning")]
+    | Annotated[ItemReference, Tag("item_reference")],
     Discriminator(_type_of),
     AfterValidator(release_gil),
 ]
@@ -171,5 +182,5 @@ ITEMS: TypeAdapter[tuple[Item, ...]] = TypeAdapter(tuple[Item, ...])
 
 TAGS = frozenset(
     ("message", "function_call", "function_call_output", "reasoning", "input_text", "output_text", "reasoning_text")
-) | {"summary_text", "refusal", "input_image"}
+) | {"summary_text", "refusal", "input_image", "item_reference"}
 """The types that pydantic inserts into the location of a problem, each after the index of its item or part."""

@@ -4,7 +4,7 @@ Each item is open until the next begins, and so is each of its parts. The order 
 https://platform.openai.com/docs/api-reference/responses-streaming.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,6 +12,7 @@ from pydantic import JsonValue
 
 from queen_rbee.api.v1.chat.tool_calls import ToolCall
 from queen_rbee.api.v1.chat.turns import Json
+from queen_rbee.api.v1.responses.tools import Function
 
 PartKind = Literal["output_text", "refusal", "reasoning_text"]
 Status = Literal["in_progress", "completed", "incomplete"]
@@ -52,12 +53,16 @@ class OpenPart:
 
 @dataclass
 class OpenItem:
-    """The item that is being written: a message, reasoning, or `call`, of whose arguments `pieces` have been sent."""
+    """The item that is being written: a message, reasoning, or `call`, of whose arguments `pieces` have been sent.
+
+    `function` is what is called if it is in a namespace.
+    """
 
     kind: Literal["message", "reasoning", "function_call"]
     id: str
     index: int
     call: ToolCall | None = None
+    function: Function | None = None
     pieces: list[str] = field(default_factory=list)
     parts: list[Json] = field(default_factory=list)
     part: OpenPart | None = None
@@ -75,15 +80,22 @@ class OpenItem:
             case "reasoning":
                 return item | {"summary": [], "content": [*self.parts]}
             case "function_call":
-                assert self.call
-                return item | {"call_id": self.call.id, "name": self.call.name, "arguments": "".join(self.pieces)}
+                return item | self._called() | {"arguments": "".join(self.pieces)}
+
+    def _called(self) -> Json:
+        assert self.call
+        if self.function is None:
+            return {"call_id": self.call.id, "name": self.call.name}
+        return {"call_id": self.call.id, "name": self.function.tool.name, "namespace": self.function.namespace}
 
 
 class Output:
     """All output items of one answer. Each method returns the events that it makes, still without their numbers."""
 
-    def __init__(self, answer_id: str) -> None:
+    def __init__(self, answer_id: str, functions: Iterable[Function] = ()) -> None:
+        """`functions` are those that were offered."""
         self._answer_id = answer_id
+        self._namespaced = {function.chat_name: function for function in functions if function.namespace}
         self._open: OpenItem | None = None
         self.items: list[Json] = []
         """The closed items."""
@@ -127,7 +139,8 @@ class Output:
         self, kind: Literal["message", "reasoning", "function_call"], prefix: str, call: ToolCall | None = None
     ) -> tuple[OpenItem, list[Json]]:
         closing, index = self.close(), len(self.items)
-        item = self._open = OpenItem(kind, f"{prefix}_{self._answer_id}_{index}", index, call)
+        function = self._namespaced.get(call.name) if call else None
+        item = self._open = OpenItem(kind, f"{prefix}_{self._answer_id}_{index}", index, call, function)
         added: Json = {"type": "response.output_item.added", "output_index": index, "item": item.to_json("in_progress")}
         return item, [*closing, added]
 

@@ -26,6 +26,15 @@ from llama_orch.contracts.validation import InvalidField, indexed, invalid_field
 from llama_orch.http.server.bodies import finite, invalid
 from queen_rbee.api.v1.chat.fields import MAX_TOKENS, Lenient, Name, Object
 from queen_rbee.api.v1.responses.items import SERVER_ITEM, TAGS, UNSUPPORTED, Items
+from queen_rbee.api.v1.responses.tools import (
+    TOOL_TAGS,
+    UNSUPPORTED_TOOL,
+    Function,
+    ToolChoice,
+    Tools,
+    as_choice,
+    functions_of,
+)
 
 CHAT_FIELDS: Mapping[str, str] = {
     "messages": "input",
@@ -51,57 +60,6 @@ def _refused(advice: str, *harmless: JsonValue) -> AfterValidator:
         raise ValueError(f"is not supported: {advice}")
 
     return AfterValidator(check)
-
-
-class Tool(Lenient):
-    """A function that the client runs."""
-
-    type: Literal["function"]
-    name: Name
-    description: str | None = None
-    parameters: Object | None = None
-    strict: bool | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_server_tools(cls, given: object) -> object:
-        kind = given.get("type") if isinstance(given, dict) else None
-        if kind not in (None, "function"):
-            advice = "declare a tool of type function and run it in the client"
-            raise ValueError(f"type: {str(kind)[:64]} is a tool that only OpenAI's service runs: {advice}")
-        return given
-
-
-class ToolChoice(Lenient):
-    """Whether and what to call. `name` is the only function allowed, `tools` are several."""
-
-    type: Literal["none", "auto", "required", "function", "allowed_tools"]
-    name: Name | None = None
-    mode: Literal["auto", "required"] = "auto"
-    tools: tuple[Tool, ...] = ()
-
-    @property
-    def names(self) -> frozenset[str] | None:
-        """The functions that may be called; None means all."""
-        if self.type == "function":
-            return frozenset((self.name or "",))
-        return frozenset(tool.name for tool in self.tools) if self.type == "allowed_tools" else None
-
-    @property
-    def for_chat(self) -> str:
-        """A chat's `tool_choice`, if only the allowed tools are offered."""
-        return {"function": "required", "allowed_tools": self.mode}.get(self.type, self.type)
-
-
-def _choice(given: object) -> object:
-    return {"type": given} if isinstance(given, str) else _with_tuples(given)
-
-
-def _with_tuples(given: object) -> object:
-    # what a function returns is validated as Python's, where a list is no tuple
-    if not isinstance(given, dict):
-        return given
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
 
 
 class TextFormat(Lenient):
@@ -151,10 +109,10 @@ class ResponsesRequest(Lenient):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     stream: bool | None = None
-    tools: Annotated[tuple[Tool, ...] | None, Field(max_length=MAX_TOOLS), FailFast()] = None
+    tools: Tools = None
     tool_choice: Annotated[
         ToolChoice | None,
-        BeforeValidator(_choice, json_schema_input_type=Literal["none", "auto", "required"] | ToolChoice | None),
+        BeforeValidator(as_choice, json_schema_input_type=Literal["none", "auto", "required"] | ToolChoice | None),
     ] = None
     parallel_tool_calls: bool | None = None
     text: TextConfig | None = None
@@ -193,16 +151,23 @@ class ResponsesRequest(Lenient):
             raise ValueError("body: numbers must be finite")
         if LOG_PROBABILITIES in (self.include or ()):
             raise ValueError(f"include: {LOG_PROBABILITIES} is not supported: use POST /v1/chat/completions")
-        self._check_choice()
+        self._check_tools()
         return self
 
-    def _check_choice(self) -> None:
-        choice = self.tool_choice
+    @property
+    def functions(self) -> list[Function]:
+        """The tools, also those of namespaces."""
+        return [*functions_of(self.tools or ())]
+
+    def _check_tools(self) -> None:
+        functions, choice = self.functions, self.tool_choice
+        if len(functions) > MAX_TOOLS:
+            raise ValueError(f"tools: have more than {MAX_TOOLS} functions")
         if choice is None or choice.type in ("none", "auto"):
             return
-        if not self.tools:
+        if not functions:
             raise ValueError(f"tool_choice: {choice.type} requires `tools`")
-        unknown = (choice.names or frozenset()) - {tool.name for tool in self.tools}
+        unknown = (choice.names or frozenset()) - {function.chat_name for function in functions}
         if unknown:
             raise ValueError(f"tool_choice: {min(unknown)[:64]!r} is not the name of one of `tools`")
 
@@ -220,8 +185,9 @@ def _problem(found: InvalidField) -> tuple[str, str]:
     location, problem = tuple(_field_path(found.location)), found.text
     if found.kind == "union_tag_invalid":
         tag = str(found.context["tag"])
+        known = UNSUPPORTED.get(tag) if location[0] == "input" else UNSUPPORTED_TOOL
         advice = SERVER_ITEM if tag.endswith(("_call", "_call_output")) or "mcp" in tag else "is not supported"
-        location, problem = (*location, "type"), UNSUPPORTED.get(tag, f"{tag[:64]} {advice}")
+        location, problem = (*location, "type"), known.format(tag[:64]) if known else f"{tag[:64]} {advice}"
     elif found.kind == "union_tag_not_found":
         location, problem = (*location, "type"), "is required"
     path = indexed(location)
@@ -234,5 +200,5 @@ def _problem(found: InvalidField) -> tuple[str, str]:
 def _field_path(location: tuple[int | str, ...]) -> Iterator[int | str]:
     """Yield `location` without the type names that pydantic inserts after the index of an item or part."""
     for index, part in enumerate(location):
-        if not (part in TAGS and index and isinstance(location[index - 1], int)):
+        if not (part in TAGS | TOOL_TAGS and index and isinstance(location[index - 1], int)):
             yield part

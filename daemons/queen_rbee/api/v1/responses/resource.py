@@ -8,6 +8,7 @@ from llama_orch.contracts.errors import ErrorBody, ErrorCode
 from queen_rbee.api.v1.chat.chunks import ChatUsage
 from queen_rbee.api.v1.chat.turns import Json
 from queen_rbee.api.v1.responses.request import ResponsesRequest
+from queen_rbee.api.v1.responses.tools import Namespace, Tool
 
 PREFIX = "resp_"
 OVERLOAD = (ErrorCode.ADMISSION_REJECT, ErrorCode.QUEUE_FULL_DROP_LRU)
@@ -42,7 +43,7 @@ def head(request: ResponsesRequest, answer_id: str, created_at: int, *, stored: 
         "temperature": request.temperature,
         "text": {"format": _format(request), **({"verbosity": text.verbosity} if text and text.verbosity else {})},
         "tool_choice": _choice(request),
-        "tools": [_tool(tool.model_dump()) for tool in request.tools or ()],
+        "tools": [_tool(tool) for tool in request.tools or ()],
         "top_logprobs": 0,
         "top_p": request.top_p,
         "truncation": "disabled",
@@ -53,8 +54,10 @@ def head(request: ResponsesRequest, answer_id: str, created_at: int, *, stored: 
     }
 
 
-def _tool(tool: Json) -> Json:
-    return tool if tool["strict"] is not None else {**tool, "strict": False}
+def _tool(tool: Tool | Namespace) -> Json:
+    if isinstance(tool, Namespace):
+        return {**tool.model_dump(exclude={"tools"}), "tools": [_tool(each) for each in tool.tools]}
+    return {**tool.model_dump(), "strict": bool(tool.strict)}
 
 
 def _choice(request: ResponsesRequest) -> JsonValue:

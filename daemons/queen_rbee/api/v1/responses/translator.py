@@ -10,6 +10,7 @@ from queen_rbee.api.v1.chat.tool_calls import ToolCall, ToolCalls
 from queen_rbee.api.v1.chat.turns import Json
 from queen_rbee.api.v1.responses.output import Output, PartKind
 from queen_rbee.api.v1.responses.resource import PREFIX, failed, finished
+from queen_rbee.api.v1.responses.tools import Function
 
 INCOMPLETE: Mapping[str, str] = {"length": "max_output_tokens", "content_filter": "content_filter"}
 """Why a response is incomplete, by the chat's `finish_reason`."""
@@ -19,15 +20,16 @@ class ResponseTranslator:
     """Translates one answer: call `chunk` for each chunk, then `end` or `fail`.
 
     `begun` is the response as `resource.head` makes it; `response` is what has become of it, final after the end.
+    `functions` are the tools that were offered.
     `valid` turns False with the first chunk that is not an OpenAI chat chunk; the answer must then fail. Events are
     numbered from 0, without gaps.
     """
 
-    def __init__(self, begun: Json) -> None:
+    def __init__(self, begun: Json, functions: Iterable[Function] = ()) -> None:
         self.valid = True
         self.response = begun
         answer_id = str(begun["id"]).removeprefix(PREFIX)
-        self._output = Output(answer_id)
+        self._output = Output(answer_id, functions)
         self._calls = ToolCalls(f"call_{answer_id}")
         self._finish: str | None = None
         self._usage: ChatUsage | None = None

@@ -21,7 +21,7 @@ from tests.unit.queen_rbee.v1_client import V1Exchange, V1Server, build_gate, v1
 RESPONSES = "/v1/responses"
 
 
-def asks(words: str = "hello", **fields: object) -> dict[str, Any]:
+def asks(words: str | list[Any] = "hello", **fields: object) -> dict[str, Any]:
     return {"model": "tiny", "input": words, **fields}
 
 
@@ -199,6 +199,21 @@ async def test_stored_response_is_continued_read_and_deleted(streamed: bool):
     assert (deleted.status, deleted.json["deleted"], again.status) == (200, True, 404)
     assert (broken.status, broken.error["code"]) == (400, "previous_response_not_found")
     assert first["id"] in broken.error["message"]
+
+
+async def test_items_of_stored_responses_are_found_by_their_ids():
+    async with v1_server() as running:
+        store_responses(running)
+        first = (await running.ask(RESPONSES, asks("one"))).json
+        reference = {"type": "item_reference", "id": first["output"][0]["id"]}
+        given = [{"role": "user", "content": "one"}, reference, {"role": "user", "content": "two"}]
+        second = (await running.ask(RESPONSES, asks(given))).json
+        await running.ask(RESPONSES, asks("three", previous_response_id=second["id"]))
+        sent: Any = running.engine.body["messages"]
+        unknown = await running.ask(RESPONSES, asks([{"id": "msg_1"}, {"role": "user", "content": "two"}]))
+    assert [message["content"] for message in sent] == ["one", "Hello", "two", "Hello", "three"]
+    assert (unknown.status, unknown.error["param"]) == (400, "input[0].id")
+    assert "store: false" in unknown.error["message"]
 
 
 async def test_client_may_refuse_to_be_stored():

@@ -228,7 +228,7 @@ def test_built_in_tools_are_refused(tool: Any, problem: str):
     ("item", "field", "words"),
     [
         ({"type": "web_search_call", "id": "x"}, "input[0].type", "only OpenAI's service runs"),
-        ({"type": "item_reference", "id": "x"}, "input[0].type", "send the item itself"),
+        ({"type": "item_reference"}, "input[0].id", "is required"),
         ({"type": "song"}, "input[0].type", "song is not supported"),
         ({"type": 1}, "input[0].type", "is required"),
         ("hello", "input[0].type", "is required"),
@@ -247,6 +247,16 @@ def test_invalid_item_is_named_by_its_path(item: Any, field: str, words: str):
     found = problems([item])
     assert list(found) == [field]
     assert words in found[field]
+
+
+def test_namespaces_become_prefixes():
+    send = {"type": "function", "name": "send", "parameters": {"type": "object"}}
+    call = {**CALL, "name": "send", "namespace": "mail"}
+    space = {"type": "namespace", "name": "mail", "description": "Mail.", "tools": [send]}
+    found = chat([says("user", "a"), call, OUTPUT], tools=[WEATHER, space])
+    assert [tool["function"]["name"] for tool in found["tools"]] == ["get_weather", "mail__send"]
+    assert found["messages"][1]["tool_calls"][0]["function"]["name"] == "mail__send"
+    assert "tools[0].tools[0].name" in problems(tools=[{**space, "tools": [{"type": "function"}]}])
 
 
 def test_unknown_tool_choices_are_refused():

@@ -23,7 +23,7 @@ BROKEN = ErrorBody(code=ErrorCode.WORKER_RESET, message="the engine broke off th
 
 def translator(**fields: Any) -> ResponseTranslator:
     request = parse(json.dumps({"model": "m", "input": "hi", **fields}).encode())
-    return ResponseTranslator(head(request, "1", NOW, stored=False))
+    return ResponseTranslator(head(request, "1", NOW, stored=False), request.functions)
 
 
 def translate(chunks: Iterable[str], failure: ErrorBody | None = None, **fields: Any) -> list[dict[str, Any]]:
@@ -87,6 +87,14 @@ def test_call_is_streamed_in_published_order():
     (found,) = check_events(events)["output"]
     called = {"call_id": "c1", "name": "get_weather", "arguments": '{"place": "Bern"}'}
     assert found == {"id": "fc_1_0", "type": "function_call", "status": "completed", **called}
+
+
+def test_call_in_a_namespace_has_both_names():
+    send = {"type": "function", "name": "send", "parameters": {"type": "object"}}
+    space = {"type": "namespace", "name": "mail", "description": "Mail.", "tools": [send]}
+    found = response([chunk(call(0, "{}", id="a", name="mail__send"))], tools=[space])
+    assert (found["output"][0]["name"], found["output"][0]["namespace"]) == ("send", "mail")
+    assert found["tools"] == [{**space, "tools": [{**send, "description": None, "strict": False}]}]
 
 
 def test_interleaved_calls_follow_one_another():
