@@ -140,13 +140,14 @@ async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) ->
 
 
 async def _housekeeping(parts: Parts) -> None:
-    """Remove expired sessions, and collect garbage once queen-rbee has been idle for an interval.
+    """Remove expired sessions and responses, and collect garbage once queen-rbee has been idle for an interval.
 
     A full collection stops everything else (0.3 s with 8,000 pools): a short pause between two tasks does not suffice.
     """
     last_collected = last_seen = parts.placer.placements
     while True:
         await parts.sessions.remove_expired(trio.current_time())
+        parts.responses.remove_expired()
         if parts.dispatcher.idle and parts.placer.placements == last_seen != last_collected:
             last_collected = last_seen
             collect()

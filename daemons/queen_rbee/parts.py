@@ -39,6 +39,7 @@ from queen_rbee.prefixes.routing import PrefixRouting
 from queen_rbee.residency.keeper import Keeper
 from queen_rbee.residency.operators import OperatorLoads
 from queen_rbee.residency.reloading import OperatorReloads
+from queen_rbee.response_store import ResponseStore
 from queen_rbee.sessions.sessions import Sessions
 from queen_rbee.settings import QueenSettings
 from queen_rbee.shared.in_process import in_process
@@ -91,6 +92,7 @@ class Parts(TaskParts):
     reloads: OperatorReloads
     live: Live
     batches: Batches
+    responses: ResponseStore
     handoffs: HandoffSource | None
     tls: CurrentTls = NO_TLS
 
@@ -140,6 +142,7 @@ def build(settings: QueenSettings, store: Store, directory: Path, tls: CurrentTl
         reloads=OperatorReloads(registry, keeper, operations),
         live=Live(registry, fleet, tasks.queue, tasks.book, tasks.forecast, operations, tasks.catalog),
         batches=Batches(directory, settings.files_quota_mb << 20, settings.files_keep_days * DAY_S),
+        responses=ResponseStore(settings.response_store_bytes, settings.response_store_s),
         handoffs=_handoff_source(settings, registry, metrics),
         tls=tls,
     )

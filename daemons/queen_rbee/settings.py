@@ -217,6 +217,31 @@ class QueenSettings(ApiSettings):
             example="drop-lru",
         ),
     ] = "drop-lru"
+    response_store_bytes: Annotated[
+        Integer,
+        Var(
+            "ORCHD_RESPONSE_STORE_BYTES",
+            "Bytes of memory for responses that clients of OpenAI's Responses API may read and continue. 0: none.",
+            more="A response is stored with its input unless the client says store: false. Every client with the token "
+            "can read it. The least recently used ones make room; a restart removes all. Without the store, clients "
+            "send the whole conversation.",
+            example="268435456",
+            unit="bytes",
+            addition=True,
+        ),
+        Field(ge=0, le=1 << 36),
+    ] = 0
+    response_store_s: Annotated[
+        Integer,
+        Var(
+            "ORCHD_RESPONSE_STORE_SECS",
+            "Seconds after its last use when a stored response is erased.",
+            example="86400",
+            unit="seconds",
+            addition=True,
+        ),
+        Field(ge=1, le=2_592_000),
+    ] = 3600
     pool_wait_ms: Annotated[
         Integer,
         Var(

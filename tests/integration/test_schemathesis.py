@@ -43,9 +43,12 @@ NOT_SERVED = {
     "POST /v2/rerank",
     "POST /v2/gpus/{gpu}/unfence",
     "GET /docs",
+    "GET /v1/responses/{response_id}",
+    "DELETE /v1/responses/{response_id}",
 }
 """Operations of files, which come as forms, and of batches, which need one; operations that an engine with embeddings
-does not support; that of GPUs, which this machine has none of; and a redirect."""
+does not support; that of GPUs, which this machine has none of; a redirect; and those of stored responses, since the
+queen stores none."""
 FLEET = "/v2/(nodes/|pools/[^/]+/(drain|resume|reload|purge)|operations/)"
 """Paths that a home does not have (nodes) or that would stop it (drain, reload, purge)."""
 NODE_CHECKS = ("--exclude-checks", "use_after_free")
