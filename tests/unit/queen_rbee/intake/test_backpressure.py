@@ -33,7 +33,7 @@ def retry_s(refusal: ApiError) -> float:
     return (refusal.body.retry_after_ms or 0) / 1000
 
 
-async def test_headers_and_body_give_the_same_retry_time():
+async def test_headers_and_body_give_the_same_retry_time(autojump_clock):
     async with full_queue() as (queen, _waiting):
         for number in range(5):
             refusal = refusal_of(queen, f"newcomer {number}")
@@ -43,7 +43,7 @@ async def test_headers_and_body_give_the_same_retry_time():
             assert (refusal.status, refusal.body.retriable) == (429, True)
 
 
-async def test_each_refusal_gives_a_later_retry_time():
+async def test_each_refusal_gives_a_later_retry_time(autojump_clock):
     async with full_queue() as (queen, _waiting):
         times = [retry_s(refusal_of(queen, f"newcomer {number}")) for number in range(5)]
         assert times == sorted(set(times))
@@ -60,7 +60,7 @@ async def test_free_place_is_kept_for_the_next_reservation(autojump_clock):
         assert queen.submit("obedient")
 
 
-async def test_few_places_are_kept_for_upcoming_reservations():
+async def test_few_places_are_kept_for_upcoming_reservations(autojump_clock):
     async with full_queue() as (queen, waiting):
         for number in range(CAPACITY):
             refusal_of(queen, f"patient {number}")
@@ -70,7 +70,7 @@ async def test_few_places_are_kept_for_upcoming_reservations():
         assert refusal_of(queen, "another").status == 429
 
 
-async def test_slots_do_not_idle_for_reservations():
+async def test_slots_do_not_idle_for_reservations(autojump_clock):
     async with full_queue() as (queen, waiting):
         refusal_of(queen, "obedient")
         for task in waiting:
@@ -78,7 +78,7 @@ async def test_slots_do_not_idle_for_reservations():
         assert queen.submit("a newcomer")
 
 
-async def test_drop_lru_keeps_no_places():
+async def test_drop_lru_keeps_no_places(autojump_clock):
     async with full_queue(policy="drop-lru") as (queen, _waiting):
         for number in range(CAPACITY):
             queen.submit(f"interactive {number}", priority="interactive")
