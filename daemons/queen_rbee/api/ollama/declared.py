@@ -11,6 +11,8 @@ from queen_rbee.api.v1.engine_routes import ANSWER_HEADERS, DISCONNECTING, TASK_
 NDJSON = "application/x-ndjson"
 REQUESTS = "queen_rbee.api.ollama.request"
 SCHEMAS = "queen_rbee.api.ollama.schemas"
+HEADERS = tuple(name for name in ANSWER_HEADERS if name != "X-Queue-Position")
+"""An answer that only loads a model has no position in the queue."""
 NAME_SHAPE = Shape(values=100, nodes=100)
 STREAMING = (
     "Unless `stream` is false, the answer is a stream of JSON objects, one in a line. "
@@ -33,7 +35,7 @@ def engine_route(
         "POST",
         path,
         summary,
-        {200: Reply("The answer.", content | ({NDJSON: schema(answer)} if streams else {}), ANSWER_HEADERS)},
+        {200: Reply("The answer.", content | ({NDJSON: schema(answer)} if streams else {}), HEADERS)},
         body=RequestBody(Deferred(REQUESTS, request), examples),
         parameters=TASK_PARAMETERS,
         traced=True,

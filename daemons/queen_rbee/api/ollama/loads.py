@@ -43,13 +43,21 @@ class ResidentLoads:
 
         Raises ApiError if no pool of it can be loaded, or the load fails. A load that was begun goes on if cancelled.
         """
-        found = candidates_of(target, self.registry)
-        if not any(each.serves for each in found):
-            await self._load(first_to_load(found))
+        if not await self._serves(target):
+            await self._load(first_to_load(candidates_of(target, self.registry)))
         if keep_alive is not None:
             serving = {key_of(each) for each in candidates_of(target, self.registry) if each.ready}
             for key in serving & self.registry.residents:
                 self.keeper.keep(key, keep_alive)
+
+    async def _serves(self, target: ModelTarget) -> bool:
+        """Return whether a pool of the model is loaded. One that is about to be unloaded is waited for."""
+        while True:
+            found = candidates_of(target, self.registry)
+            if any(each.serves for each in found) or not any(each.held and each.ready for each in found):
+                return any(each.serves for each in found)
+            with trio.move_on_after(LOOK_AGAIN_S):
+                await self.registry.wait_for_change()
 
     async def _load(self, candidate: Candidate) -> None:
         started = self.loads.load(OperationTarget(candidate.pool_id, candidate.node_id))

@@ -189,15 +189,21 @@ class OllamaRoutes:
         reason: Literal["load", "unload"] = "load"
         if request.keep_alive == 0:
             reason = "unload"
-            self._loads.unload(self._find(request.model)[1])
+            self._loads.unload(self._target(exchange, request.model))
         else:
             await self._wait_for_load(exchange, request.model, request.keep_alive)
         await exchange.send_json(200, load_line(kind, request.model, datetime.now(UTC), reason))
 
     async def _wait_for_load(self, exchange: Exchange, name: str, keep_alive: float | None) -> None:
         """Wait for the load while the client is connected. Raises ApiError, ClientGone."""
-        _name, target = self._find(name)
+        target = self._target(exchange, name)
         await while_connected(exchange, partial(self._loads.load, target, keep_alive))
+
+    def _target(self, exchange: Exchange, name: str) -> ModelTarget:
+        """Return what `name` selects. Raises ApiError also for headers that a task could not have."""
+        known, target = self._find(name)
+        task_request(EndpointRequest(model=known), "chat", target, exchange.headers)
+        return target
 
 
 async def _parse(

@@ -162,6 +162,13 @@ async def test_empty_request_loads_or_unloads():
     assert embedded.json == {"model": "tiny", "embeddings": []}
 
 
+async def test_load_with_invalid_header_is_refused():
+    async with v1_server() as running:
+        found = await running.ask(GENERATE, {"model": "tiny"}, x_deadline_ms="soon")
+    assert (found.status, running.loads.asked) == (400, [])
+    assert "X-Deadline-Ms" in found.json["error"]
+
+
 async def test_client_that_leaves_no_longer_waits_for_load():
     async with v1_server() as running:
         found = running.start(CHAT, {"model": "tiny"})
