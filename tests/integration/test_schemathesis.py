@@ -26,9 +26,9 @@ LIMIT_S = 900.0
 """Time limit, for a run that hangs. A loaded machine needs ten times as long as an idle one."""
 SHORT_ANSWER_FLAGS = ("--predict", "4")
 """Limits answers of requests without max_tokens, which would otherwise fill the context."""
-NOT_TESTED = {"GET /openapi.json", "GET /v2/events", "POST /v2/reload"}
-"""Schemathesis does not test the path from which it reads the document, and cannot read a stream without end. A reload
-is refused with 403 over TCP."""
+NOT_TESTED = {"GET /openapi.json", "GET /v2/events", "POST /v2/reload", "DELETE /api/delete"}
+"""Schemathesis does not test the path from which it reads the document, and cannot read a stream without end. The last
+two are refused with 403 over TCP."""
 ENDLESS = "/v2/events$"
 NOT_SERVED = {
     "POST /v1/files",
@@ -43,12 +43,13 @@ NOT_SERVED = {
     "POST /v2/rerank",
     "POST /v2/gpus/{gpu}/unfence",
     "GET /docs",
+    "POST /api/pull",
     "GET /v1/responses/{response_id}",
     "DELETE /v1/responses/{response_id}",
 }
 """Operations of files, which come as forms, and of batches, which need one; operations that an engine with embeddings
-does not support; that of GPUs, which this machine has none of; a redirect; and those of stored responses, since the
-queen stores none."""
+does not support; that of GPUs, which this machine has none of; a redirect; those of stored responses, since the queen
+stores none; and a pull, of which only that of a served model is allowed over TCP."""
 FLEET = "/v2/(nodes/|pools/[^/]+/(drain|resume|reload|purge)|operations/)"
 """Paths that a home does not have (nodes) or that would stop it (drain, reload, purge)."""
 NODE_CHECKS = ("--exclude-checks", "use_after_free")

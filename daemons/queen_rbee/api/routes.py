@@ -18,6 +18,10 @@ from queen_rbee.api.description import DescriptionRoutes
 from queen_rbee.api.live import LiveRoutes
 from queen_rbee.api.manual import ManualRoutes
 from queen_rbee.api.nodes import NodeIdConverter, NodeRoutes
+from queen_rbee.api.ollama.disk_routes import OllamaDiskRoutes
+from queen_rbee.api.ollama.loads import ResidentLoads
+from queen_rbee.api.ollama.model_routes import OllamaModelRoutes
+from queen_rbee.api.ollama.routes import OllamaRoutes
 from queen_rbee.api.operations import OperationRoutes
 from queen_rbee.api.page import PageRoutes
 from queen_rbee.api.plain_status import plain_status
@@ -55,6 +59,13 @@ GROUPS: Mapping[type, Callable[[Parts], object]] = {
     BatchRoutes: lambda parts: BatchRoutes(parts.batches),
     ResponsesRoutes: lambda parts: ResponsesRoutes(_relay(parts), parts.catalog, parts.responses),
     AnthropicRoutes: lambda parts: AnthropicRoutes(_relay(parts), parts.catalog),
+    OllamaRoutes: lambda parts: OllamaRoutes(
+        _relay(parts),
+        parts.catalog,
+        ResidentLoads(parts.registry, parts.keeper, parts.loads, parts.operations),
+    ),
+    OllamaModelRoutes: lambda parts: OllamaModelRoutes(parts.registry, parts.catalog, parts.keeper),
+    OllamaDiskRoutes: lambda parts: OllamaDiskRoutes(parts.registry, parts.catalog, parts.settings.runtime_dir),
     LiveRoutes: lambda parts: LiveRoutes(parts.live, parts.settings.profile, ROUTES),
     PageRoutes: lambda parts: PageRoutes(partial(_plain_status, parts)),
     ManualRoutes: lambda _parts: ManualRoutes(),

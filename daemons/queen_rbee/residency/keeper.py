@@ -90,10 +90,13 @@ class Keeper:
         """Call when a task gets a slot: its `keep_alive`, if it has one, is in force for the pool from now on."""
         self._load_times.note(task, target)
         if (keep_alive := task.request.keep_alive) is not None:
-            key = target.pool_id, target.node_id or ""
-            usage = self._usage.get(key, Usage())
-            self._usage[key] = replace(usage, overridden=True, keep_alive_s=keep_alive_s(keep_alive))
-            self._registry.residency.ring()
+            self.keep((target.pool_id, target.node_id or ""), keep_alive)
+
+    def keep(self, key: PoolKey, keep_alive: str | float) -> None:
+        """Let `keep_alive` be in force for a loaded pool until it is unloaded or a task has another one."""
+        usage = self._usage.get(key, Usage())
+        self._usage[key] = replace(usage, overridden=True, keep_alive_s=keep_alive_s(keep_alive))
+        self._registry.residency.ring()
 
     @property
     def wanted(self) -> Collection[PoolKey]:
@@ -211,7 +214,7 @@ class Keeper:
             if pool:
                 self._count(order, pool)
                 self._load_times.done(key)
-            if machine := self._machine(key):
+            if machine := self._registry.source_of(key):
                 self._settled_at[machine] = now
             if late:
                 self._left_alone[key] = now + RETRY_S
@@ -232,7 +235,7 @@ class Keeper:
         for key, pool in pools.items():
             order = self._orders.get(key)
             phase = phase_of(pool, order.phase if order else None)
-            plan, machine = pool.residency, self._machine(key)
+            plan, machine = pool.residency, self._registry.source_of(key)
             if phase is None or plan is None or machine is None:
                 continue
             if (key in self._left_alone or key in self._intents.closed) and phase is Phase.UNLOADED:
@@ -243,9 +246,6 @@ class Keeper:
             usage = after_report(self._usage.get(key, Usage()), phase, leases, released, now)
             self._usage[key] = usage
             yield resident(pool, plan, machine, phase, usage, leases, key in self._intents.wanted)
-
-    def _machine(self, key: PoolKey) -> str | None:
-        return self._registry.source_of(key)
 
     def _waits(self, keys: Set[PoolKey]) -> list[Wait]:
         """Return what the tasks in the queue wait for, and what clients were promised, as far as loads can help."""

@@ -13,12 +13,14 @@ from llama_orch.http.server.app import create_app
 from llama_orch.http.server.exchange import HotRoutes, Message
 from llama_orch.http.server.gate import Gate
 from llama_orch.http.server.mounting import mount
+from queen_rbee.api.ollama.routes import OllamaRoutes
 from queen_rbee.api.tasks import TaskRoutes
 from queen_rbee.api.v1.anthropic import AnthropicRoutes
 from queen_rbee.api.v1.engine_relay import EngineRelay
 from queen_rbee.api.v1.models import ModelRoutes
 from queen_rbee.api.v1.openai import OpenAiRoutes
 from queen_rbee.api.v1.openai_responses import ResponsesRoutes
+from queen_rbee.pools.model_lookup import ModelTarget
 from queen_rbee.response_store import ResponseStore
 from tests.unit.queen_rbee.queen_core import TIMEOUT_S, QueenCore, build_queen
 from tests.unit.queen_rbee.scripted_openai import ScriptedOpenAi, scripted_openai
@@ -80,6 +82,26 @@ class V1Exchange:
 
 
 @dataclass
+class ImitatedLoads:
+    """Notes the loads and unloads that requests without a prompt ask for. They wait for `loadable`."""
+
+    asked: list[tuple[str, str | None, float | None]] = field(default_factory=list)
+    loadable: trio.Event = field(default_factory=trio.Event)
+    cancelled: trio.Event = field(default_factory=trio.Event)
+
+    async def load(self, target: ModelTarget, keep_alive: float | None) -> None:
+        self.asked.append(("load", target.model_ref, keep_alive))
+        try:
+            await self.loadable.wait()
+        except trio.Cancelled:
+            self.cancelled.set()
+            raise
+
+    def unload(self, target: ModelTarget) -> None:
+        self.asked.append(("unload", target.model_ref, None))
+
+
+@dataclass
 class V1Server:
     """A running queen behind its gate."""
 
@@ -87,6 +109,7 @@ class V1Server:
     engine: ScriptedOpenAi
     nursery: trio.Nursery
     gate: Gate
+    loads: ImitatedLoads = field(default_factory=ImitatedLoads)
 
     async def ask(self, path: str = CHAT, body: object = None, method: str = "POST", **headers: str) -> V1Exchange:
         """Return the finished exchange."""
@@ -124,12 +147,21 @@ async def v1_server(**options) -> AsyncIterator[V1Server]:
         queen = build_queen(engine, **options)
         queen.pool(models_available=["hf:org/repo/tiny.gguf"])
         await nursery.start(queen.dispatcher.run, queen.pulse)
-        yield V1Server(queen, engine, nursery, build_gate(queen))
+        loads = ImitatedLoads()
+        yield V1Server(queen, engine, nursery, build_gate(queen, loads=loads), loads)
         nursery.cancel_scope.cancel()
 
 
-def build_gate(queen: QueenCore, access: Access | None = None, store: ResponseStore | None = None) -> Gate:
-    """Return a gate in front of the task routes and all of /v1. Without `store`, responses are not stored."""
+def build_gate(
+    queen: QueenCore,
+    access: Access | None = None,
+    store: ResponseStore | None = None,
+    loads: ImitatedLoads | None = None,
+) -> Gate:
+    """Return a gate in front of the task routes, all of /v1, and what engines answer of /api.
+
+    Without `store`, responses are not stored.
+    """
     app, routes = create_app("test", list, queen.metrics.registry), HotRoutes()
     relay = EngineRelay(queen.intake, queen.dispatcher, queen.queue, queen.registry)
     mount(
@@ -139,6 +171,7 @@ def build_gate(queen: QueenCore, access: Access | None = None, store: ResponseSt
         OpenAiRoutes(relay, queen.catalog),
         ResponsesRoutes(relay, queen.catalog, store or ResponseStore(0, 3600)),
         AnthropicRoutes(relay, queen.catalog),
+        OllamaRoutes(relay, queen.catalog, loads or ImitatedLoads()),
         ModelRoutes(queen.registry, queen.catalog),
     )
     return Gate(app, access or Access(), routes)

@@ -1,7 +1,8 @@
-"""Format errors for the clients of a path: our own format, or under /v1 that of OpenAI or Anthropic. Pure functions.
+"""Format errors for the clients of a path: our own format, under /v1 that of OpenAI or Anthropic, under /api that of
+Ollama. Pure functions.
 
-Both foreign formats carry our code, which is more specific than theirs, where their Python packages show it: as `code`
-and as `error_code`. Both packages retry a 409 or 5xx by themselves; `x-should-retry` tells them whether to.
+OpenAI's and Anthropic's carry our code, which is more specific than theirs, where their Python packages show it: as
+`code` and as `error_code`. Both packages retry a 409 or 5xx by themselves; `x-should-retry` tells them whether to.
 """
 
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from pydantic import JsonValue
 
 from llama_orch.contracts.errors import NO_SUCH_PATH, ApiError, ErrorBody
 
-ErrorFormat = Literal["own", "openai", "anthropic"]
+ErrorFormat = Literal["own", "openai", "anthropic", "ollama"]
 
 ANTHROPIC_TYPES: Mapping[int, str] = {
     401: "authentication_error",
@@ -40,6 +41,7 @@ IDENTIFIERS: Mapping[ErrorFormat, str] = {"openai": "x-request-id", "anthropic":
 """The header in which the clients of each API expect the request id."""
 RERANK_ALIASES = ("/rerank", "/v2/rerank")
 """Paths of Jina's, Cohere's and TEI's clients for /v1/rerank."""
+OLLAMA_PREFIX = "/api/"
 ANTHROPIC_VERSION = "anthropic-version"
 """The header that identifies Anthropic's clients on paths that both APIs have."""
 
@@ -58,6 +60,8 @@ def shape_of(path: str, *, anthropic: bool = False) -> ErrorFormat:
     prefix = "/".join(path.split("/", 3)[:3])
     if prefix == "/v1/messages" or (anthropic and prefix == "/v1/models"):
         return "anthropic"
+    if path.startswith(OLLAMA_PREFIX):
+        return "ollama"
     return "openai" if path.startswith("/v1/") or path in RERANK_ALIASES else "own"
 
 
@@ -70,6 +74,8 @@ def error_answer(error: ApiError, path: str, correlation_id: str | None, *, anth
     headers = (*error.headers, ("x-should-retry", str(body.retriable).lower()), *_exact_wait(body))
     if shape == "openai":
         return ErrorAnswer(error.status, openai_error(error.status, body), headers)
+    if shape == "ollama":
+        return ErrorAnswer(error.status, ollama_error(body), headers)
     return ErrorAnswer(_anthropic_status(error), anthropic_error(error, correlation_id), headers)
 
 
@@ -96,6 +102,11 @@ def openai_error(status: int, body: ErrorBody) -> dict[str, JsonValue]:
     reason = None if body.reason == NO_SUCH_PATH else body.reason
     code = MODEL_NOT_FOUND if (status, param) == (404, "model") else reason or body.code.value
     return {"error": {"message": _message_with_hint(body), "type": kind, "param": param, "code": code}}
+
+
+def ollama_error(body: ErrorBody) -> dict[str, JsonValue]:
+    """Return Ollama's error object, which is also the last line of a failed stream."""
+    return {"error": _message_with_hint(body)}
 
 
 def _message_with_hint(body: ErrorBody) -> str:

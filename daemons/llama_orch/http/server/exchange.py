@@ -176,7 +176,11 @@ class Exchange:
         self.started = True
         self.status = status
         fields = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers]
-        await self._send({"type": "http.response.start", "status": status, "headers": fields})
+        try:
+            await self._send({"type": "http.response.start", "status": status, "headers": fields})
+        except trio.Cancelled:  # before anything was sent: a cancel never splits a message
+            self.started = False
+            raise
 
 
 class ClientGone(Exception):

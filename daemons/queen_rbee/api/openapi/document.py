@@ -12,7 +12,8 @@ from queen_rbee.api.parameters import PATH_VARIABLES, TEXT
 INFO: Json = {
     "title": "queen-rbee",
     "version": VERSION,
-    "summary": "Serve large language models from one's own GPUs: tasks, pools, and the APIs of OpenAI and Anthropic.",
+    "summary": "Serve large language models from one's own GPUs: tasks, pools, and the APIs of OpenAI, "
+    "Anthropic and Ollama.",
     "description": "A request may have the headers `X-Correlation-Id` and `traceparent`: both are passed to the engine "
     "and returned in the response. Bodies under /v2 with unknown fields are refused, and the error names the fields. A "
     "method that a path does not support gets 405 with `Allow`. See queen-rbee(8).",

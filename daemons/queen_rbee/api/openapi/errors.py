@@ -85,7 +85,18 @@ class AnthropicError(Outbound):
     request_id: str | None
 
 
-BODIES: dict[ErrorFormat, type[BaseModel]] = {"own": ErrorBody, "openai": OpenAiError, "anthropic": AnthropicError}
+class OllamaError(Outbound):
+    """The body of an error under Ollama's API."""
+
+    error: str
+
+
+BODIES: dict[ErrorFormat, type[BaseModel]] = {
+    "own": ErrorBody,
+    "openai": OpenAiError,
+    "anthropic": AnthropicError,
+    "ollama": OllamaError,
+}
 
 
 def error_statuses(route: Route) -> list[int]:

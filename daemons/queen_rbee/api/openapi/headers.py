@@ -15,6 +15,7 @@ COMMON_HEADERS: Mapping[ErrorFormat, tuple[str, ...]] = {
     "own": ("X-Correlation-Id", "traceparent"),
     "openai": ("X-Correlation-Id", "X-Request-Id", "traceparent"),
     "anthropic": ("X-Correlation-Id", "Request-Id", "traceparent"),
+    "ollama": ("X-Correlation-Id", "traceparent"),
 }
 """The headers of every response, by the error format of the path."""
 HEADERS: Mapping[str, Header] = {

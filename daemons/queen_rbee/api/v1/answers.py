@@ -23,7 +23,7 @@ class Dialect(Protocol):
     """The format of one stream. Each stream has its own instance."""
 
     headers: Headers
-    """Headers besides those that all streams have."""
+    """Headers besides those that all streams have; a content type replaces theirs."""
 
     @property
     def keep_alive(self) -> bytes:
@@ -146,7 +146,9 @@ class StreamedAnswer:
         return data
 
     async def _open(self) -> None:
-        await self._exchange.open_stream(200, [*STREAM_HEADERS, *self._dialect.headers, *self._headers()])
+        own = self._dialect.headers
+        common = [each for each in STREAM_HEADERS if each[0] not in dict(own)] if own else STREAM_HEADERS
+        await self._exchange.open_stream(200, [*common, *own, *self._headers()])
 
     def _start_writer(self, write: Callable[[], Awaitable[None]] | None = None) -> None:
         self._writing, self._scope = True, trio.CancelScope()

@@ -159,6 +159,22 @@ async def test_error_after_start_breaks_off_the_answer() -> None:
     assert client.sent[-1]["more_body"] is True
 
 
+async def test_cancel_before_the_head_leaves_room_for_an_error() -> None:
+    class Cancelled(Client):
+        async def send(self, message: Message) -> None:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            await super().send(message)
+
+    async def late(exchange: Exchange) -> None:
+        with trio.CancelScope() as deadline:
+            deadline.cancel()
+            await exchange.open_stream(200, ())
+        raise ApiError(504, ErrorBody(code=ErrorCode.DEADLINE_UNMET, message="late"))
+
+    status, _head, body = await Cancelled().answer(late)
+    assert (status, json.loads(body)["message"]) == (504, "late")
+
+
 async def test_broken_source_breaks_off_without_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -177,6 +177,7 @@ def test_errors_are_described_in_the_format_of_the_path(declared: Route, documen
     answers = operation(declared, document)["responses"]
     openai = "/v1/" in declared.path or declared.path.endswith("/rerank")
     body = "AnthropicError" if "messages" in declared.path else "OpenAiError" if openai else "ErrorBody"
+    body = "OllamaError" if declared.path.startswith("/api/") else body
     failed = {status: answers[status] for status in answers if status >= "400" and "$ref" in answers[status]}
     assert "500" in failed
     assert declared.public or {"401", "403"} <= set(failed)
