@@ -29,6 +29,8 @@ from queen_rbee.api.routes import add_routes
 from queen_rbee.dispatch.health_checks import check_forever
 from queen_rbee.intake.progress import report_progress
 from queen_rbee.intake.recovery import restore
+from queen_rbee.keys.keys_source import KeysSource
+from queen_rbee.keys.usage_file import UsageFile
 from queen_rbee.parts import Parts, build
 from queen_rbee.pools.registry import PoolRegistry
 from queen_rbee.settings import QueenSettings
@@ -58,16 +60,21 @@ async def run(settings: QueenSettings, service: Service) -> None:
     tls = CurrentTls(settings.tls, service.environ)
     bound = with_bound_address(settings, service)
     try:
-        async with open_store(state_directory(settings, service), service.watchdog.pulse("store")) as store:
+        directory = state_directory(settings, service)
+        async with open_store(directory, service.watchdog.pulse("store")) as store:
             parts = build(bound, store, tls)
+            keys, usage = KeysSource(parts.keys, settings.keys_file, service.environ), UsageFile(directory)
             status = partial(summary, parts.queue, parts.registry, parts.fleet)
-            reloader = Reloader(settings, service, status, tls.reload)
+            reloader = Reloader(settings, service, status, tls.reload, keys.reload)
             logging.getLogger().addHandler(parts.live.journal)
+            parts.keys.restore_totals(await usage.load())
+            await keys.load()
             await _load_state(parts)
             try:
-                await _run(parts, service, reloader)
+                await _run(parts, service, reloader, usage)
             finally:
                 await parts.hop.aclose()
+            await usage.save(parts.keys)
     except StoreFailure as failure:
         raise StartupError(str(failure), failure.hint, ExitStatus.IO_ERROR) from failure
 
@@ -89,9 +96,10 @@ async def _load_state(parts: Parts) -> None:
     await restore(parts.store, parts.intake, parts.book, parts.accounting)
 
 
-async def _run(parts: Parts, service: Service, reloader: Reloader) -> None:
+async def _run(parts: Parts, service: Service, reloader: Reloader, usage: UsageFile) -> None:
     async with trio.open_nursery() as loops:
         await _start_loops(parts, service, loops)
+        loops.start_soon(usage.keep, parts.keys)
         async with trio.open_nursery() as serving:
             await _start_serving(parts, service, reloader, serving)
             release_after_start()
@@ -168,7 +176,7 @@ async def _start_serving(parts: Parts, service: Service, reloader: Reloader, nur
     start = partial(serve, pulse=service.watchdog.pulse, shutdown=service.stop, drain_s=DRAIN_S + SERVING_MARGIN_S)
     access = Access(settings.token, settings.auth_optional, settings.second_token, page=True)
     web = WebPolicy(settings.allowed_hosts, settings.allowed_origins, own_names(settings.address.host))
-    await nursery.start(partial(start, tls=parts.tls), Gate(app, access, gate_routes, web), api)
+    await nursery.start(partial(start, tls=parts.tls), Gate(app, access, gate_routes, web, parts.keys), api)
     await nursery.start(start, Gate(app, Access(), gate_routes), local)
     await nursery.start(start, for_metrics(metrics_app(NAME, metrics), settings.token, web), scrape)
 

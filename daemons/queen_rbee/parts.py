@@ -29,6 +29,8 @@ from queen_rbee.fleet.managers import PoolManagers
 from queen_rbee.fleet.operations import Operations
 from queen_rbee.intake.backpressure import Backpressure
 from queen_rbee.intake.intake import Intake
+from queen_rbee.keys.key_metrics import KeyMetrics
+from queen_rbee.keys.keyring import Keyring
 from queen_rbee.live.live import Live
 from queen_rbee.metrics import Metrics
 from queen_rbee.pools.candidates import Demand
@@ -71,6 +73,7 @@ class TaskParts:
     runs: Runs
     dispatcher: Dispatcher
     intake: Intake
+    keys: Keyring
 
 
 @dataclass(frozen=True)
@@ -158,7 +161,9 @@ def build_task_parts(
     catalog = Catalog(store, registry.effective_pools, metrics, registry.withhold, directories=model_dirs)
     forecast = Forecast(registry)
     accounting = Accounting(book, metrics, forecast, store, sessions, catalog, artifacts)
-    queue: AdmissionQueue[Task] = AdmissionQueue(capacity, policy)
+    keys = Keyring()
+    KeyMetrics(keys, metrics.registry)
+    queue: AdmissionQueue[Task] = AdmissionQueue(capacity, policy, shares=keys.shares)
     outages: Outages[Demand] = Outages(pool_wait_s)
     promises: Promises[Demand] = Promises()
     circuits = Circuits(registry, metrics, partial(is_healthy, hop=hop, metrics=metrics))
@@ -170,7 +175,7 @@ def build_task_parts(
     )
     backpressure = Backpressure(queue, forecast, outages, promises, metrics)
     intake = Intake(
-        queue, placer, dispatcher, backpressure, registry, catalog, sessions, forecast, book, store, metrics
+        queue, placer, dispatcher, backpressure, registry, catalog, sessions, forecast, book, store, metrics, keys
     )
     return TaskParts(
         store=store,
@@ -190,6 +195,7 @@ def build_task_parts(
         runs=runs,
         dispatcher=dispatcher,
         intake=intake,
+        keys=keys,
     )
 
 

@@ -56,6 +56,7 @@ DECLARED: dict[str, tuple[Declared, ...]] = {
         Declared("ORCHESTRATORD_PREFIX_ROUTING", "true"),
         Declared("ORCHD_ADMISSION_CAPACITY", "100"),
         Declared("ORCHD_ADMISSION_POLICY", "drop-lru"),
+        Declared("ORCHESTRATORD_KEYS_FILE", "(none)"),
         Declared("ORCHD_POOL_WAIT_MS", "600000"),
         Declared("PROMETHEUS_METRICS_PORT", "9090"),
     ),
