@@ -35,8 +35,8 @@ class KeySpec(Inbound):
 
     name: KeyName
     sha256: Annotated[str, StringConstraints(pattern=DIGEST_PATTERN)]
-    models: Annotated[tuple[ModelName, ...], Field(min_length=1, max_length=100)] | None = None
-    endpoints: Annotated[tuple[KeyEndpoint, ...], Field(min_length=1, max_length=20)] | None = None
+    models: Annotated[tuple[ModelName, ...], Field(max_length=100)] | None = None
+    endpoints: Annotated[tuple[KeyEndpoint, ...], Field(max_length=20)] | None = None
     priority: Literal["interactive", "batch"] = "interactive"
     weight: Annotated[int, Field(ge=1, le=1000)] = 1
     concurrency: Annotated[int, Field(ge=1, le=100_000)] | None = None
@@ -56,6 +56,28 @@ class KeysFile(Inbound):
     """The whole of keys.toml."""
 
     keys: Annotated[tuple[KeySpec, ...], Field(max_length=1000)] = ()
+
+
+class KeyView(Outbound):
+    """A key as orchctl key list shows it: all but the digest. Without a value, there is no such limit."""
+
+    name: str
+    models: tuple[str, ...] | None = None
+    endpoints: tuple[str, ...] | None = None
+    priority: str = "interactive"
+    weight: int = 1
+    concurrency: int | None = None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    tokens_per_day: int | None = None
+    tokens_total: int | None = None
+    expires: datetime | None = None
+
+
+class KeyList(Outbound):
+    """The keys of a file."""
+
+    keys: list[KeyView]
 
 
 class KeyUsage(Outbound):

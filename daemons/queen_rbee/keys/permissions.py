@@ -9,6 +9,7 @@ from functools import lru_cache
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode, FieldProblem
 from llama_orch.contracts.keys import KeySpec
 from llama_orch.contracts.tasks import TaskRequest
+from llama_orch.engines.wire.model_names import model_key
 from llama_orch.engines.wire.passage import Passage
 from queen_rbee.keys.endpoints import endpoint_of, open_to_every_key
 
@@ -33,8 +34,11 @@ def use_refusal(key: KeySpec, method: str, path: str, wall: datetime) -> ApiErro
 
 
 def permits_model(key: KeySpec, name: str | None) -> bool:
-    """Return whether the key permits the model that a client calls `name`."""
-    return key.models is None or bool(_pattern(key.models).fullmatch(name or "default"))
+    """Return whether the key permits the model that a client calls `name`; for a file, that of the file suffices."""
+    if key.models is None:
+        return True
+    asked, pattern = name or "default", _pattern(key.models)
+    return bool(pattern.fullmatch(asked) or pattern.fullmatch(model_key(asked)))
 
 
 @lru_cache(2048)

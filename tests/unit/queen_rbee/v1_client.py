@@ -13,7 +13,9 @@ from llama_orch.http.server.app import create_app
 from llama_orch.http.server.exchange import HotRoutes, Message
 from llama_orch.http.server.gate import Gate
 from llama_orch.http.server.mounting import mount
+from queen_rbee.api.task_listing import TaskListingRoutes
 from queen_rbee.api.tasks import TaskRoutes
+from queen_rbee.api.usage import UsageRoutes
 from queen_rbee.api.v1.anthropic import AnthropicRoutes
 from queen_rbee.api.v1.engine_relay import EngineRelay
 from queen_rbee.api.v1.models import ModelRoutes
@@ -137,5 +139,7 @@ def build_gate(queen: QueenCore, access: Access | None = None) -> Gate:
         OpenAiRoutes(relay, queen.catalog),
         AnthropicRoutes(relay, queen.catalog),
         ModelRoutes(queen.registry, queen.catalog),
+        TaskListingRoutes(queen.book, queen.intake, queen.store),
+        UsageRoutes(queen.parts.keys),
     )
-    return Gate(app, access or Access(), routes)
+    return Gate(app, access or Access(), routes, keys=queen.parts.keys)
