@@ -29,7 +29,6 @@ from queen_rbee.fleet.managers import PoolManagers
 from queen_rbee.fleet.operations import Operations
 from queen_rbee.intake.backpressure import Backpressure
 from queen_rbee.intake.intake import Intake
-from queen_rbee.keys.key_metrics import KeyMetrics
 from queen_rbee.keys.keyring import Keyring
 from queen_rbee.live.live import Live
 from queen_rbee.metrics import Metrics
@@ -162,7 +161,7 @@ def build_task_parts(
     forecast = Forecast(registry)
     accounting = Accounting(book, metrics, forecast, store, sessions, catalog, artifacts)
     keys = Keyring()
-    KeyMetrics(keys, metrics.registry)
+    metrics.keys.keyring = keys
     queue: AdmissionQueue[Task] = AdmissionQueue(capacity, policy, shares=keys.shares)
     outages: Outages[Demand] = Outages(pool_wait_s)
     promises: Promises[Demand] = Promises()

@@ -222,7 +222,7 @@ class QueenSettings(ApiSettings):
         Path | None,
         Var(
             VARIABLE,
-            "File with the keys of users, keys.toml(5). The systemd credential keys.toml takes precedence over it.",
+            "File with the keys of users, see llama-orch-keys(5). The systemd credential keys.toml comes first.",
             more="It need not exist: without it there are no keys, and nothing changes. A reload reads it again. "
             "orchctl key add, list and revoke change it.",
             example=str(DEFAULT_PATH),

@@ -124,20 +124,19 @@ def test_forbidden_model_and_endpoint_are_permission_errors(keyed: Keyed) -> Non
 
 
 def test_packages_that_retry_at_the_given_time_succeed(keyed: Keyed) -> None:
-    """With one request a second, each of them is refused once, waits for about a second and is served."""
+    """One task at a time: the package that is refused waits as it is told, and is served then."""
     keyed.write(keyed.spec("patient", requests_per_minute=60, concurrency=1))
     secret = keyed.secrets["patient"]
     with ThreadPoolExecutor(2) as threads, keyed.openai(secret) as one, keyed.anthropic(secret) as other:
-        first = threads.submit(
-            one.with_options(max_retries=10).chat.completions.create, model="tiny", messages=MESSAGES, max_tokens=1000
-        )
-        second = threads.submit(
-            other.with_options(max_retries=10).messages.create, model="tiny", messages=MESSAGES, max_tokens=1000
-        )
-        assert first.result().usage.completion_tokens == 1000
+        chats, messages = one.with_options(max_retries=10).chat, other.with_options(max_retries=10).messages
+        first = threads.submit(chats.completions.create, model="tiny", messages=MESSAGES, max_tokens=1000)
+        second = threads.submit(messages.create, model="tiny", messages=MESSAGES, max_tokens=1000)
+        usage = first.result().usage
+        assert usage
+        assert usage.completion_tokens == 1000
         assert second.result().usage.output_tokens == 1000
-    (usage,) = keyed.ask("/v2/usage")[1]["keys"]
-    assert usage["refused"] > 0
+    (counts,) = keyed.ask("/v2/usage")[1]["keys"]
+    assert counts["refused"] > 0
 
 
 def test_limit_is_a_rate_limit_error_with_its_time(keyed: Keyed) -> None:

@@ -7,7 +7,7 @@ from datetime import datetime
 from llama_orch.contracts.keys import KeySpec
 
 HEAD = """\
-# Keys of users: keys.toml(5). orchctl key add, list and revoke change this file; so may you.
+# Keys of users: llama-orch-keys(5). orchctl key add, list and revoke change this file; so may you.
 # systemctl reload queen-rbee applies it.
 """
 HEADER = re.compile(r"^\s*\[", re.MULTILINE)

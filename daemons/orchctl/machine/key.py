@@ -81,7 +81,7 @@ def key_of(options: argparse.Namespace, secret: str) -> KeySpec:
             f"{each.location[0]}: {f'must {FORMS[name]}' if (name := str(each.location[0])) in FORMS else each.text}"
             for each in invalid_fields(error)
         ]
-        raise CommandError("\n".join(dict.fromkeys(found)), "See keys.toml(5).", ExitStatus.USAGE) from error
+        raise CommandError("\n".join(dict.fromkeys(found)), "See llama-orch-keys(5).", ExitStatus.USAGE) from error
 
 
 def _added(key: KeySpec, path: Path, found: KeysText) -> str:

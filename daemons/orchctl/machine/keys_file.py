@@ -49,7 +49,7 @@ def read_keys(path: Path) -> KeysText:
         if isinstance(error.__cause__, OSError):
             raise _denied("read", path, error.__cause__) from error
         raise CommandError(
-            "\n".join(error.problems), "Fix the file first: see keys.toml(5).", ExitStatus.CONFIG
+            "\n".join(error.problems), "Fix the file first: see llama-orch-keys(5).", ExitStatus.CONFIG
         ) from error
 
 

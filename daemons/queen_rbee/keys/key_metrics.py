@@ -22,17 +22,18 @@ OPEN = "orchd_key_tasks_open"
 
 
 class KeyMetrics(Collector):
-    """Registers itself with `registry`."""
+    """Part of Metrics. Has no series before `keyring` is set."""
 
-    def __init__(self, keyring: Keyring, registry: CollectorRegistry) -> None:
-        self._keyring = keyring
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.keyring: Keyring | None = None
         registry.register(self)
 
     def describe(self) -> Iterable[Metric]:
         return self._families([])
 
     def collect(self) -> Iterable[Metric]:
-        return self._families([account.usage() for account in self._keyring.accounts()])
+        accounts = self.keyring.accounts() if self.keyring else ()
+        return self._families([account.usage() for account in accounts])
 
     def _families(self, usages: list[KeyUsage]) -> Iterator[Metric]:
         for name, (text, field) in COUNTERS.items():

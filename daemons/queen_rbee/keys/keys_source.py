@@ -27,7 +27,7 @@ class KeysSource:
         try:
             keys = await self._read()
         except KeysFileError as error:
-            hint = "Fix the file: see keys.toml(5)."
+            hint = "Fix the file: see llama-orch-keys(5)."
             raise StartupError("; ".join(error.problems), hint, ExitStatus.CONFIG) from error
         self._keyring.replace(keys)
 
