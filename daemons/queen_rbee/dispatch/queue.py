@@ -91,11 +91,17 @@ class AdmissionQueue(Generic[K]):
         own = sum(line.waiting_of(share.holder) for line in self._lines.values())
         if not own:
             return len(self) < self.capacity
+        places = self.capacity - -(-self.capacity // PLACES_PER_NEWCOMER)
+        return own < max(1, places * self.fraction(share))
+
+    def fraction(self, share: Share | None) -> float:
+        """Return the part of the slots that the holder of `share` gets while all that wait now go on waiting."""
+        if share is None:
+            return 1.0
         weights = {share.holder: share.weight}
         for line in self._lines.values():
             weights |= line.weights
-        places = self.capacity - -(-self.capacity // PLACES_PER_NEWCOMER)
-        return own < max(1, places * share.weight / sum(weights.values()))
+        return share.weight / sum(weights.values())
 
     def restore(
         self, task: K, priority: Priority, lane: Hashable = None, weight: int = 0, *, share: Share | None = None

@@ -156,8 +156,10 @@ class Backpressure:
 
     def _reserve(self, task: Task) -> float:
         now, retry_s = trio.current_time(), self.retry_s(task.demand)
-        if task.owner is not None or not self._forecast.capacity(task.demand).slots_total:
-            return retry_s  # keys have their shares of the places; a queue that does not move has none to reserve
+        if not self._forecast.capacity(task.demand).slots_total:
+            return retry_s  # the queue does not move: no place can be reserved
+        if task.owner is not None:  # a key has its share of the places, of which none is reserved
+            return retry_s / self._queue.fraction(task.share)
         return self._reservations.reserve(task.retry_key, now, RETRY_MARGIN * retry_s)
 
     def retry_s(self, demand: Demand) -> float:
