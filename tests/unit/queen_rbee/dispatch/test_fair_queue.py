@@ -138,3 +138,13 @@ def test_batch_and_interactive_share_one_account() -> None:
         served.append(first)
     # a had 10 interactive tasks before any of b's was due: b's batch tasks come first until that is made up for
     assert sum(100 <= task < 200 for task in served) >= 8
+
+
+def test_holder_of_most_places_displaces_nobody() -> None:
+    queue: AdmissionQueue[int] = AdmissionQueue(4, "drop-lru")
+    for number in range(3):
+        queue.admit(number, "interactive", firm=True, share=share("a"))
+    queue.admit(3, "interactive", share=share("b"))
+    with pytest.raises(QueueFull):
+        queue.admit(4, "interactive", share=share("a"))
+    assert 3 in queue

@@ -169,6 +169,17 @@ async def test_key_sees_its_own_tasks_only() -> None:
         assert (await ask(server, "bob", "/v2/tasks", {"prompt": "x", "task_id": task})).status == 409
 
 
+async def test_request_does_not_inherit_key_of_its_connection() -> None:
+    async with v1_server() as server:
+        keep(server, spec("alice"), spec("bob"))
+        for name, seen in (("alice", 1), ("fleet", 2), ("bob", 1)):
+            secret = FLEET if name == "fleet" else SECRETS[name]
+            exchange = V1Exchange(b"")
+            # in this task, as the requests of one connection are
+            await server._exchange(exchange, "GET", "/v2/usage", {"authorization": f"Bearer {secret}"})
+            assert len(exchange.json["keys"]) == seen
+
+
 async def test_same_session_id_of_two_keys_is_two_sessions() -> None:
     async with v1_server() as server:
         keep(server, spec("alice"), spec("bob"))
