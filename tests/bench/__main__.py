@@ -10,6 +10,7 @@ from tests.bench import (
     first_minutes,
     first_token,
     fleet,
+    keys,
     on_demand,
     overload,
     prefixes,
@@ -29,6 +30,7 @@ def main() -> int:
     store.main()
     streams.main()
     overload.main()
+    keys.main()
     fleet.main()
     downloads.main()
     traces.main()
