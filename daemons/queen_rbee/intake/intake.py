@@ -193,7 +193,7 @@ class Intake:
         raise self.backpressure.retry_later(409, ErrorCode.DEADLINE_UNMET, message, hint, wait_s=late_s)
 
     def _enqueue(self, task: Task) -> None:
-        firm = task.owner is None and self.backpressure.claim_reservation(task)
+        firm = task.share is None and self.backpressure.claim_reservation(task)
         try:
             admitted = self.queue.admit(
                 task, task.request.priority, task.demand, task.size, firm=firm, share=task.share

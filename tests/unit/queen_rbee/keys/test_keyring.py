@@ -261,3 +261,17 @@ async def test_stored_task_belongs_to_its_key_after_restart() -> None:
         await restore(server.queen.store, server.queen.intake, server.queen.book, server.queen.accounting)
         for name, status in (("alice", 200), ("bob", 404)):
             assert (await ask(server, name, f"/v2/tasks/{task}", method="GET")).status == status
+
+
+@pytest.mark.parametrize("policy", ["drop-lru", "reject-new"])
+async def test_thousand_tasks_do_not_delay_first_of_another(policy: str) -> None:
+    async with v1_server(capacity=50, policy=policy) as server:
+        keep(server, spec("alice"), spec("bob"))
+        server.queen.pool(slots=0, models_available=["hf:org/repo/tiny.gguf"])
+        statuses = [(await ask(server, "alice", "/v2/tasks", {"prompt": "x"})).status for _ in range(60)]
+        assert statuses[0] == 202
+        assert (await ask(server, "fleet", "/v2/tasks", {"prompt": "x"})).status == 202
+        accepted = await ask(server, "bob", "/v2/tasks", {"prompt": "x"})
+        assert (accepted.status, accepted.json["queue_position"] <= 2) == (202, True)
+        first = [str(task.owner) for _, task in zip(range(3), server.queen.queue.order(), strict=False)]
+        assert sorted(first) == ["None", "alice", "bob"]
