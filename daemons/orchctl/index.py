@@ -87,6 +87,11 @@ INDEX = (
     ),
     CommandEntry("tasks", "show the tasks, newest first, or one task", "orchctl.commands.tasks:TASKS"),
     CommandEntry("cancel", "cancel tasks", "orchctl.commands.cancel:CANCEL"),
+    CommandEntry(
+        "batch",
+        "run the requests of a file when nobody else needs the engines",
+        "orchctl.commands.batch:BATCH",
+    ),
     CommandEntry("sessions", "show the sessions; show, limit or end one", "orchctl.commands.sessions:SESSIONS"),
     CommandEntry(
         "key",

@@ -10,6 +10,7 @@ from orchctl.check.check import CHECK
 from orchctl.command import CliCommand
 from orchctl.command_line import command_line
 from orchctl.commands.artifacts import ARTIFACTS
+from orchctl.commands.batch import BATCH
 from orchctl.commands.cancel import CANCEL
 from orchctl.commands.capabilities import CAPABILITIES
 from orchctl.commands.catalog import CATALOG
@@ -67,6 +68,7 @@ COMMANDS = (
     BENCH,
     TASKS,
     CANCEL,
+    BATCH,
     SESSIONS,
     KEY,
     USAGE,

@@ -26,6 +26,7 @@ from llama_orch.spool import watch
 from llama_orch.telemetry.events import service as events
 from llama_orch.telemetry.records import emit
 from queen_rbee.api.routes import add_routes
+from queen_rbee.api.v1.batch_lines import BatchLines
 from queen_rbee.dispatch.health_checks import check_forever
 from queen_rbee.intake.progress import report_progress
 from queen_rbee.intake.recovery import restore
@@ -62,7 +63,7 @@ async def run(settings: QueenSettings, service: Service) -> None:
     try:
         directory = state_directory(settings, service)
         async with open_store(directory, service.watchdog.pulse("store")) as store:
-            parts = build(bound, store, tls)
+            parts = build(bound, store, directory, tls)
             keys, usage = KeysSource(parts.keys, settings.keys_file, service.environ), UsageFile(directory)
             status = partial(summary, parts.queue, parts.registry, parts.fleet)
             reloader = Reloader(settings, service, status, tls.reload, keys.reload)
@@ -91,9 +92,13 @@ async def _load_state(parts: Parts) -> None:
     """Raises StoreFailure."""
     await parts.sessions.load(trio.current_time())
     await parts.catalog.load()
+    try:
+        await parts.batches.load()
+    except OSError as error:
+        raise StoreFailure(f"the files of batches cannot be read: {error}") from error
     if parts.settings.cloud_profile:
         await parts.fleet.load()
-    await restore(parts.store, parts.intake, parts.book, parts.accounting)
+    await restore(parts.shared.tasks, parts.intake, parts.book, parts.accounting)
 
 
 async def _run(parts: Parts, service: Service, reloader: Reloader, usage: UsageFile) -> None:
@@ -118,6 +123,8 @@ async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) ->
     await nursery.start(parts.catalog.run)
     await nursery.start(parts.operations.run)
     await nursery.start(parts.keeper.run)
+    lines = BatchLines(parts.intake, parts.dispatcher, parts.queue, registry, parts.catalog)
+    await nursery.start(parts.batches.run, lines.execute, lines.load)
     if settings.cloud_profile:
         await nursery.start(parts.fleet.run, service.watchdog.pulse("fleet"))
         await nursery.start(parts.waker.run)
@@ -140,13 +147,14 @@ async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) ->
 
 
 async def _housekeeping(parts: Parts) -> None:
-    """Remove expired sessions, and collect garbage once queen-rbee has been idle for an interval.
+    """Remove expired sessions and responses, and collect garbage once queen-rbee has been idle for an interval.
 
     A full collection stops everything else (0.3 s with 8,000 pools): a short pause between two tasks does not suffice.
     """
     last_collected = last_seen = parts.placer.placements
     while True:
         await parts.sessions.remove_expired(trio.current_time())
+        parts.responses.remove_expired()
         if parts.dispatcher.idle and parts.placer.placements == last_seen != last_collected:
             last_collected = last_seen
             collect()

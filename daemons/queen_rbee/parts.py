@@ -11,6 +11,7 @@ from llama_orch.engines.wire.adapters import adapters
 from llama_orch.http.client.idle_connections import IdleConnections
 from llama_orch.http.tls.current import NO_TLS, CurrentTls
 from llama_orch.spool import SpoolReader
+from queen_rbee.batches.batches import Batches
 from queen_rbee.catalog.catalog import Catalog
 from queen_rbee.dispatch.accounting import Accounting
 from queen_rbee.dispatch.circuits import Circuits
@@ -39,8 +40,11 @@ from queen_rbee.prefixes.routing import PrefixRouting
 from queen_rbee.residency.keeper import Keeper
 from queen_rbee.residency.operators import OperatorLoads
 from queen_rbee.residency.reloading import OperatorReloads
+from queen_rbee.response_store import ResponseStore
 from queen_rbee.sessions.sessions import Sessions
 from queen_rbee.settings import QueenSettings
+from queen_rbee.shared.in_process import in_process
+from queen_rbee.shared.protocol import SharedState
 from queen_rbee.sources.handoffs import HandoffSource
 from queen_rbee.store.protocol import Store
 from queen_rbee.tasks.artifacts import Artifacts
@@ -49,6 +53,7 @@ from queen_rbee.tasks.task import Task
 from queen_rbee.waking.waker import Waker
 
 POOL_WAIT_S = 600.0
+DAY_S = 86_400
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,7 @@ class TaskParts:
     """The components that handle tasks, from admission to accounting. None of them runs yet."""
 
     store: Store
+    shared: SharedState
     registry: PoolRegistry
     metrics: Metrics
     catalog: Catalog
@@ -87,12 +93,14 @@ class Parts(TaskParts):
     waker: Waker
     reloads: OperatorReloads
     live: Live
+    batches: Batches
+    responses: ResponseStore
     handoffs: HandoffSource | None
     tls: CurrentTls = NO_TLS
 
 
-def build(settings: QueenSettings, store: Store, tls: CurrentTls = NO_TLS) -> Parts:
-    """Build all components over `store`, which the caller keeps open while they run."""
+def build(settings: QueenSettings, store: Store, directory: Path, tls: CurrentTls = NO_TLS) -> Parts:
+    """Build all components over `store`, which the caller keeps open while they run. Files are kept in `directory`."""
     tasks = build_task_parts(
         store,
         capacity=settings.capacity,
@@ -104,7 +112,9 @@ def build(settings: QueenSettings, store: Store, tls: CurrentTls = NO_TLS) -> Pa
         model_dirs=settings.model_dirs,
     )
     registry, metrics, displace = tasks.registry, tasks.metrics, tasks.runs.displace
-    fleet = Fleet(registry, store, metrics, displace, settings.node_timeout_ms, float(settings.stale_check_s))
+    fleet = Fleet(
+        registry, tasks.shared.nodes, metrics, displace, settings.node_timeout_ms, float(settings.stale_check_s)
+    )
     urls = () if settings.cloud_profile else settings.pool_managers
     managers = PoolManagers(fleet, registry, urls, settings.token, tls)
     operations = Operations(registry, managers, displace)
@@ -133,6 +143,8 @@ def build(settings: QueenSettings, store: Store, tls: CurrentTls = NO_TLS) -> Pa
         waker=waker,
         reloads=OperatorReloads(registry, keeper, operations),
         live=Live(registry, fleet, tasks.queue, tasks.book, tasks.forecast, operations, tasks.catalog),
+        batches=Batches(directory, settings.files_quota_mb << 20, settings.files_keep_days * DAY_S),
+        responses=ResponseStore(settings.response_store_bytes, settings.response_store_s),
         handoffs=_handoff_source(settings, registry, metrics),
         tls=tls,
     )
@@ -156,7 +168,8 @@ def build_task_parts(
 ) -> TaskParts:
     """`capacity` bounds the queue. `pool_wait_s` is how long a task waits while no replica serves it."""
     bell, metrics, book, sessions, artifacts = Bell(), Metrics(), TaskBook(), Sessions(store), Artifacts(store)
-    registry = PoolRegistry(bell, adapters())
+    shared = in_process(store)
+    registry = PoolRegistry(bell, adapters(), shared.leases)
     catalog = Catalog(store, registry.effective_pools, metrics, registry.withhold, directories=model_dirs)
     forecast = Forecast(registry)
     accounting = Accounting(book, metrics, forecast, store, sessions, catalog, artifacts)
@@ -174,10 +187,22 @@ def build_task_parts(
     )
     backpressure = Backpressure(queue, forecast, outages, promises, metrics)
     intake = Intake(
-        queue, placer, dispatcher, backpressure, registry, catalog, sessions, forecast, book, store, metrics, keys
+        queue,
+        placer,
+        dispatcher,
+        backpressure,
+        registry,
+        catalog,
+        sessions,
+        forecast,
+        book,
+        shared.tasks,
+        metrics,
+        keys,
     )
     return TaskParts(
         store=store,
+        shared=shared,
         registry=registry,
         metrics=metrics,
         catalog=catalog,

@@ -231,6 +231,31 @@ class QueenSettings(ApiSettings):
             addition=True,
         ),
     ] = None
+    response_store_bytes: Annotated[
+        Integer,
+        Var(
+            "ORCHD_RESPONSE_STORE_BYTES",
+            "Bytes of memory for responses that clients of OpenAI's Responses API may read and continue. 0: none.",
+            more="A response is stored with its input unless the client says store: false. Every client with the token "
+            "can read it. The least recently used ones make room; a restart removes all. Without the store, clients "
+            "send the whole conversation.",
+            example="268435456",
+            unit="bytes",
+            addition=True,
+        ),
+        Field(ge=0, le=1 << 36),
+    ] = 0
+    response_store_s: Annotated[
+        Integer,
+        Var(
+            "ORCHD_RESPONSE_STORE_SECS",
+            "Seconds after its last use when a stored response is erased.",
+            example="86400",
+            unit="seconds",
+            addition=True,
+        ),
+        Field(ge=1, le=2_592_000),
+    ] = 3600
     pool_wait_ms: Annotated[
         Integer,
         Var(
@@ -243,6 +268,31 @@ class QueenSettings(ApiSettings):
         ),
         Field(ge=1000, le=86_400_000),
     ] = 600_000
+    files_quota_mb: Annotated[
+        Integer,
+        Var(
+            "ORCHD_FILES_QUOTA_MB",
+            "MiB that the files of /v1/files may take together, results of batches included. 0 turns files and "
+            "batches off.",
+            more="They are in the state directory of queen-rbee. A batch whose results have no room fails; what is "
+            "done stays.",
+            example="4096",
+            unit="MiB",
+            addition=True,
+        ),
+        Field(ge=0, le=1_000_000),
+    ] = 1024
+    files_keep_days: Annotated[
+        Integer,
+        Var(
+            "ORCHD_FILES_KEEP_DAYS",
+            "Days after which files and ended batches are erased.",
+            example="7",
+            unit="days",
+            addition=True,
+        ),
+        Field(ge=1, le=3650),
+    ] = 30
     metrics_port: Annotated[Integer, metrics_port_variable(9090), Field(ge=1, le=65535)] = 9090
 
     @property

@@ -65,6 +65,6 @@ def show_gauges(queue: AdmissionQueue[Task], registry: PoolRegistry, metrics: Me
 def waiting(queue: AdmissionQueue[Task], registry: PoolRegistry) -> Counter[tuple[str, str, str]]:
     """Count the waiting tasks by engine and pool id (see `ReplicaIndex.shared_labels`) and priority."""
     counts = Counter({("", NO_POOL, "interactive"): 0, ("", NO_POOL, "batch"): 0})
-    for task in queue.order():
-        counts[(*registry.replicas.shared_labels(task.demand), task.request.priority)] += 1
+    for task, number in queue.lane_depths():
+        counts[(*registry.replicas.shared_labels(task.demand), task.request.priority)] += number
     return counts

@@ -10,6 +10,7 @@ from tests.bench import (
     first_minutes,
     first_token,
     fleet,
+    intake,
     keys,
     on_demand,
     overload,
@@ -27,6 +28,7 @@ def main() -> int:
     first_token.main()
     cancel.main()
     admission.main()
+    intake.main()
     store.main()
     streams.main()
     overload.main()

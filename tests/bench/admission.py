@@ -15,7 +15,7 @@ from functools import partial
 
 import trio
 
-from tests.bench.figures import cores, on_core, spread
+from tests.bench.figures import cores, on_core, spread, thread_cpu
 from tests.bench.queen import Queen, pool, queen
 from tests.bench.stand_in import StandIn, stand_in
 from tests.bench.wire import Answer, Wire, encoded
@@ -42,6 +42,8 @@ class LoadResults:
     took: dict[int, list[float]] = field(default_factory=dict)
     wall_s: float = 0.0
     queen_s: float = 0.0
+    serving_s: float = 0.0
+    """Of `queen_s`, the time of the serving thread; the rest is that of the threads that write to the disk."""
     own_s: float = 0.0
 
     def add(self, answer: Answer, seconds: float) -> None:
@@ -56,6 +58,9 @@ class LoadResults:
         """Print rate, CPU usage and response times."""
         shares = f"queen-rbee {self.queen_s / self.wall_s:.0%} of its core, the rest {self.own_s / self.wall_s:.0%}"
         print(f"  {self.count / self.wall_s:.0f} responses/s; {shares}")
+        serving_us, writing_us = (1e6 * each / self.count for each in (self.serving_s, self.queen_s - self.serving_s))
+        print(f"  CPU of queen-rbee per response, with that of running tasks: {serving_us:.0f} us ", end="")
+        print(f"of the serving thread, {writing_us:.0f} us of others")
         for status, took in sorted(self.took.items()):
             print(f"  {len(took)} responses {status}: {spread(took)}")
 
@@ -63,10 +68,12 @@ class LoadResults:
 @asynccontextmanager
 async def measured(running: Queen) -> AsyncIterator[LoadResults]:
     """Measure elapsed and CPU time of the block."""
-    results, before, own, begun = LoadResults(), running.cost, time.process_time(), time.monotonic()
+    pid, results = running.process.pid, LoadResults()
+    before, serving, own, begun = running.cost, thread_cpu(pid)[pid], time.process_time(), time.monotonic()
     yield results
     results.wall_s = time.monotonic() - begun
     results.queen_s, results.own_s = running.cost.cpu_s - before.cpu_s, time.process_time() - own
+    results.serving_s = thread_cpu(pid)[pid] - serving
 
 
 def schedule(rate: float, seconds: float, seed: int = 1) -> Iterator[float]:

@@ -39,6 +39,15 @@ def cost(pid: int) -> Cost:
     return Cost((int(fields[11]) + int(fields[12])) / TICKS, kib * 1024 / 1e6)
 
 
+def thread_cpu(pid: int) -> dict[int, float]:
+    """Return the CPU time of each thread of the process in seconds. The main thread has the id `pid`."""
+    found = {}
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        fields = (thread / "stat").read_text().rpartition(")")[2].split()
+        found[int(thread.name)] = (int(fields[11]) + int(fields[12])) / TICKS
+    return found
+
+
 def cores() -> tuple[int, int]:
     """Return the core for queen-rbee and the core for everything else (the same one if there is only one)."""
     usable = sorted(os.sched_getaffinity(0))

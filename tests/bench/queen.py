@@ -115,7 +115,7 @@ def _running(path: str, **environ: str) -> Iterator[Queen]:
 
 def _launch(directory: Path, port: int, environ: dict[str, str]) -> subprocess.Popen[bytes]:
     for name in ("engines", "state"):
-        (directory / name).mkdir()
+        (directory / name).mkdir(exist_ok=True)
     inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ}
     settings = {
         "ORCHESTRATORD_BIND_ADDR": f"127.0.0.1:{port}",
@@ -135,6 +135,15 @@ def _launch(directory: Path, port: int, environ: dict[str, str]) -> subprocess.P
         )
     os.sched_setaffinity(process.pid, {cores()[0]})
     return process
+
+
+def killed_and_started(running: Queen, path: str = "/health", **environ: str) -> Queen:
+    """Kill a queen-rbee with SIGKILL, and start it again with its state. The caller ends what it gets by `ended`."""
+    running.process.kill()
+    running.process.wait()
+    again = Queen(_launch(running.directory, running.port, environ), running.directory, running.port, running.token)
+    _until_answered(again, path)
+    return again
 
 
 def _until_answered(running: Queen, path: str) -> None:

@@ -1,8 +1,8 @@
 """Rate of durable accepts of queen-rbee's store alone, with 64 concurrent callers and prompts of about 200 bytes.
 
 Also measured: the waiting time of a caller, the CPU time of the serving and of the writing thread, with and without
-other work on the serving thread, a single accept compared with a plain write to the same disk, the calls that do not
-wait, and the memory of an open store.
+other work on the serving thread, commits and waiting times at offered rates, a single accept compared with a plain
+write to the same disk, the calls that do not wait, and the memory of an open store.
 """
 
 import json
@@ -12,21 +12,28 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest.mock import patch
 from uuid import UUID, uuid4
 
 import trio
 
-from queen_rbee.store.protocol import Document, StoredTask
+from queen_rbee.store.protocol import Document, StoredTask, StoreFailure
+from queen_rbee.store.sqlite.batch import Batch
+from queen_rbee.store.sqlite.database import Database
 from queen_rbee.store.sqlite.store import SqliteStore, open_store
+from tests.bench.admission import schedule
 from tests.bench.figures import spread
 
 CALLERS = 64
 SECONDS = 5.0
 TARGET_RATE = 1000
+OFFERED_RATES = (50, 300, 1000, 1500)
+"""Tasks per second. A low rate shows what one commit costs, a high one how many tasks share one."""
 REQUEST = json.dumps({"prompt": ("a prompt of two hundred bytes " * 7)[:170], "max_tokens": 64})
 OPEN_TASKS = 1000
 """Number of open tasks; older ones end."""
@@ -102,6 +109,38 @@ async def accepts(directory: Path, busy: float) -> None:
     print(f"  each accept: {1e6 * writing / count:.0f} us of the writing thread{own}")
 
 
+@contextmanager
+def counted_commits() -> Iterator[Counter[str]]:
+    """Count the batches that are written during the block, and their tasks."""
+    counts, work = Counter[str](), Database.work
+
+    def counting(database: Database, batch: Batch) -> StoreFailure | None:
+        counts["commits"] += batch.writes
+        counts["tasks"] += len(batch.tasks)
+        return work(database, batch)
+
+    with patch.object(Database, "work", counting):
+        yield counts
+
+
+async def offered(directory: Path, rate: int) -> None:
+    """Print waiting times, commits and CPU per task at a fixed rate of accepts."""
+    accepted = Accepted()
+    async with open_store(directory) as store:
+        with counted_commits() as counts:
+            begun, serving, both = trio.current_time(), time.thread_time(), time.process_time()
+            async with trio.open_nursery() as nursery:
+                for due in schedule(rate, SECONDS):
+                    await trio.sleep_until(begun + due)
+                    nursery.start_soon(accepted.one, store)
+            serving, both = time.thread_time() - serving, time.process_time() - both
+    count = len(accepted.waits)
+    print(f"store, {rate} accepts/s offered: {spread(accepted.waits)}; {counts['commits'] / SECONDS:.0f} commits/s")
+    print(f"  {counts['tasks'] / counts['commits']:.1f} tasks per commit, ", end="")
+    print(f"{1e6 * serving / count:.0f} us of the serving and {1e6 * (both - serving) / count:.0f} us ", end="")
+    print("of the writing thread per task")
+
+
 async def alone(directory: Path) -> None:
     """Print the duration of a single accept compared with a plain synchronous write to the same disk."""
     accepted, bare = Accepted(), []
@@ -151,7 +190,7 @@ def kib(): return int(open("/proc/self/statm").read().split()[1]) * 4
 async def main():
     await trio.to_thread.run_sync(int)
     before = kib()
-    from queen_rbee.store.sqlite import open_store
+    from queen_rbee.store.sqlite.store import open_store
     async with open_store(Path(sys.argv[1])) as store:
         await store.ping()
         print(kib() - before)
@@ -174,6 +213,8 @@ def main() -> None:
         top = Path(name)
         for number, busy in enumerate((0.0, 0.5, 0.8)):
             trio.run(accepts, top / str(number), busy)
+        for rate in OFFERED_RATES:
+            trio.run(offered, top / f"offered-{rate}", rate)
         trio.run(alone, top / "alone")
         trio.run(calls, top / "calls")
         memory(top / "memory")

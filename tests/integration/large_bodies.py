@@ -90,6 +90,11 @@ def _message_with_photo(size: int) -> dict[str, object]:
     return {"max_tokens": 1, "model": "default", "messages": [{"role": "user", "content": parts}]}
 
 
+def _response_with_photo(size: int) -> dict[str, object]:
+    image = {"type": "input_image", "image_url": f"data:image/jpeg;base64,{photo(size)}"}
+    return {"input": [{"role": "user", "content": [{"type": "input_text", "text": "What is this? é"}, image]}]}
+
+
 PROMPT = "The river flows slowly, and nobody asks where it goes.\n" * 8_000
 """About 100,000 tokens."""
 
@@ -111,7 +116,9 @@ VALID: Mapping[str, tuple[str, Callable[[], dict[str, object]]]] = {
         "/v1/messages",
         lambda: {"max_tokens": 1, "model": "default", "messages": [{"role": "user", "content": "a"}] * 10_000},
     ),
+    "a response to 10,000 items": ("/v1/responses", lambda: {"input": turns(10_000)}),
     "1,000 embedding inputs": ("/v1/embeddings", lambda: {"input": [f"text {n}" for n in range(1_000)]}),
     "a photo of 22 MiB in a chat": ("/v1/chat/completions", lambda: _chat_with_photo(22 * MIB)),
     "a photo of 22 MiB in a message": ("/v1/messages", lambda: _message_with_photo(22 * MIB)),
+    "a photo of 22 MiB in a response": ("/v1/responses", lambda: _response_with_photo(22 * MIB)),
 }

@@ -88,7 +88,7 @@ class Served:
 def queen(engine_url: str) -> Served:
     """Build queen-rbee with an in-memory store and one pool, `p`."""
     directory = Path(tempfile.mkdtemp())
-    parts = build(QueenSettings(runtime_dir=directory / "engines"), MemoryStore())
+    parts = build(QueenSettings(runtime_dir=directory / "engines"), MemoryStore(), directory)
     parts.registry.synced = True
     replica = ReplicaStatus(replica_id="r0", url=engine_url, ready=True, slots_total=2, slots_free=2)
     pool = PoolStatus(

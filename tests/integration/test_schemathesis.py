@@ -30,9 +30,25 @@ NOT_TESTED = {"GET /openapi.json", "GET /v2/events", "POST /v2/reload"}
 """Schemathesis does not test the path from which it reads the document, and cannot read a stream without end. A reload
 is refused with 403 over TCP."""
 ENDLESS = "/v2/events$"
-NOT_SERVED = {"POST /v1/rerank", "POST /rerank", "POST /v2/rerank", "POST /v2/gpus/{gpu}/unfence", "GET /docs"}
-"""Operations that an engine with embeddings does not support, that of GPUs, which this machine has none of, and a
-redirect."""
+NOT_SERVED = {
+    "POST /v1/files",
+    "GET /v1/files/{file_id}",
+    "GET /v1/files/{file_id}/content",
+    "DELETE /v1/files/{file_id}",
+    "POST /v1/batches",
+    "GET /v1/batches/{batch_id}",
+    "POST /v1/batches/{batch_id}/cancel",
+    "POST /v1/rerank",
+    "POST /rerank",
+    "POST /v2/rerank",
+    "POST /v2/gpus/{gpu}/unfence",
+    "GET /docs",
+    "GET /v1/responses/{response_id}",
+    "DELETE /v1/responses/{response_id}",
+}
+"""Operations of files, which come as forms, and of batches, which need one; operations that an engine with embeddings
+does not support; that of GPUs, which this machine has none of; a redirect; and those of stored responses, since the
+queen stores none."""
 FLEET = "/v2/(nodes/|pools/[^/]+/(drain|resume|reload|purge)|operations/)"
 """Paths that a home does not have (nodes) or that would stop it (drain, reload, purge)."""
 NODE_CHECKS = ("--exclude-checks", "use_after_free")

@@ -104,13 +104,14 @@ def test_port_in_use_is_named_and_retried(misconfigured: Machine) -> None:
 
 
 def test_pool_recovers_from_full_disk(misconfigured: Machine, undo: Callable[..., object]) -> None:
-    cache, provisioner = "/var/cache/llama-orch", UNITS["engine-provisioner"]
-    undo(misconfigured.systemctl, "start", provisioner)
+    # the socket too, because pool-managerd asks through it, which would start the daemon again
+    cache, provisioner = "/var/cache/llama-orch", ("engine-provisioner-local.socket", UNITS["engine-provisioner"])
+    undo(misconfigured.systemctl, "start", *provisioner)
     undo(misconfigured.container.check, "umount", "--lazy", cache)  # lazy, because an engine runs from there
-    undo(misconfigured.systemctl, "stop", provisioner)
-    misconfigured.systemctl("stop", provisioner, "llama-engine@good.service")
+    undo(misconfigured.systemctl, "stop", *provisioner)
+    misconfigured.systemctl("stop", *provisioner, "llama-engine@good.service")
     misconfigured.container.check("mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", cache)
-    misconfigured.systemctl("start", provisioner)
+    misconfigured.systemctl("start", *provisioner)
     assert "No space left on device" in wait_for_failure(misconfigured, "good")
     misconfigured.container.check("mount", "-o", "remount,size=500m", cache)
     misconfigured.wait_until_served("good")

@@ -35,9 +35,10 @@ class ErrorCode(StrEnum):
 NAME_LIMIT = 128
 """Characters of a name in an error message."""
 NO_SUCH_PATH: Literal["no_such_path"] = "no_such_path"
-Reason = Literal["context_length_exceeded", "no_such_path"]
+Reason = Literal["context_length_exceeded", "no_such_path", "previous_response_not_found"]
 """`context_length_exceeded` is OpenAI's code for more tokens of prompt and answer than the context has.
-`no_such_path` distinguishes an not_found path from an not_found object."""
+`no_such_path` distinguishes an not_found path from an not_found object. `previous_response_not_found` is
+OpenAI's code for a response that cannot be continued."""
 
 
 class FieldProblem(Outbound):

@@ -57,7 +57,11 @@ DECLARED: dict[str, tuple[Declared, ...]] = {
         Declared("ORCHD_ADMISSION_CAPACITY", "100"),
         Declared("ORCHD_ADMISSION_POLICY", "drop-lru"),
         Declared("ORCHESTRATORD_KEYS_FILE", "(none)"),
+        Declared("ORCHD_RESPONSE_STORE_BYTES", "0"),
+        Declared("ORCHD_RESPONSE_STORE_SECS", "3600"),
         Declared("ORCHD_POOL_WAIT_MS", "600000"),
+        Declared("ORCHD_FILES_QUOTA_MB", "1024"),
+        Declared("ORCHD_FILES_KEEP_DAYS", "30"),
         Declared("PROMETHEUS_METRICS_PORT", "9090"),
     ),
     "pool-managerd": (

@@ -3,8 +3,9 @@
 """
 
 import re
-import uuid
 from contextvars import ContextVar
+
+from llama_orch.ids import new_id
 
 HEADER = "x-correlation-id"
 current: ContextVar[str | None] = ContextVar("correlation_id", default=None)
@@ -20,10 +21,10 @@ def passed_on() -> dict[str, str]:
 
 
 def accepted(value: str | None) -> str:
-    """Return the caller's id if it is a plain token of at most 128 characters, else a new uuid4."""
+    """Return the caller's id if it is a plain token of at most 128 characters, else a new random one."""
     if value and re.fullmatch(r"[A-Za-z0-9._:+/=-]{1,128}", value):
         return value
-    return str(uuid.uuid4())
+    return str(new_id())
 
 
 def accepted_trace(value: str) -> str | None:

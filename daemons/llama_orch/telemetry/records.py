@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, Literal
 
 from llama_orch.telemetry.correlation import current
@@ -27,7 +28,7 @@ PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (
 
 def emit(event: Event, /, **fields: object) -> None:
     """Log `event`. The fields fill its text and become journal fields in upper case."""
-    logger = logging.getLogger(event.logger)
+    logger = _logger(event.logger)
     if logger.isEnabledFor(event.level):
         # Logger.log would also search the stack for its caller, which is this function
         text, extra = event.text.format_map(_Fields(fields)), {"event": event, "fields": fields}
@@ -35,6 +36,8 @@ def emit(event: Event, /, **fields: object) -> None:
         logger.handle(record)
 
 
+_logger = cache(logging.getLogger)
+"""The loggers of events, without the lock that logging.getLogger takes: each task has several events."""
 EMIT_LINE = emit.__code__.co_firstlineno
 
 

@@ -26,8 +26,11 @@ PATH_VARIABLES: Mapping[str, tuple[str, Schema]] = {
     ),
     "node_id": ("The `node_id` of a node.", {**TEXT, "pattern": NODE_ID_PATTERN, "examples": ["gpu-node-1"]}),
     "gpu": ("The index or the UUID of a GPU.", {**TEXT, "minLength": 1, "maxLength": 128, "examples": ["0"]}),
+    "response_id": ("The `id` of a stored response.", {**TEXT, "minLength": 1}),
     "page": ("The file name of a page of the manual.", {**TEXT, "minLength": 1, "examples": ["orchctl.1.html"]}),
     "file": ("The path of a file of the page.", {**TEXT, "minLength": 1, "examples": ["main.js"]}),
+    "file_id": ("The `id` of a file.", {**TEXT, "minLength": 1, "maxLength": 128}),
+    "batch_id": ("The `id` of a batch.", {**TEXT, "minLength": 1, "maxLength": 128}),
     "operation_id": ("The `operation_id` of an operation.", UUID),
     "pool_id": ("The `pool_id` of a pool.", {**TEXT, "pattern": POOL_ID_PATTERN, "examples": ["default"]}),
 }

@@ -27,9 +27,12 @@ from queen_rbee.api.task_listing import TaskListingRoutes
 from queen_rbee.api.tasks import TaskRoutes
 from queen_rbee.api.usage import UsageRoutes
 from queen_rbee.api.v1.anthropic import AnthropicRoutes
+from queen_rbee.api.v1.batches import BatchRoutes
 from queen_rbee.api.v1.engine_relay import EngineRelay
+from queen_rbee.api.v1.files import FileRoutes
 from queen_rbee.api.v1.models import ModelRoutes
 from queen_rbee.api.v1.openai import OpenAiRoutes
+from queen_rbee.api.v1.openai_responses import ResponsesRoutes
 from queen_rbee.catalog.availability import local_node, models_of
 from queen_rbee.parts import Parts
 from queen_rbee.status import summary, unready
@@ -50,6 +53,9 @@ GROUPS: Mapping[type, Callable[[Parts], object]] = {
     ),
     ModelRoutes: lambda parts: ModelRoutes(parts.registry, parts.catalog),
     OpenAiRoutes: lambda parts: OpenAiRoutes(_relay(parts), parts.catalog),
+    FileRoutes: lambda parts: FileRoutes(parts.batches),
+    BatchRoutes: lambda parts: BatchRoutes(parts.batches),
+    ResponsesRoutes: lambda parts: ResponsesRoutes(_relay(parts), parts.catalog, parts.responses),
     AnthropicRoutes: lambda parts: AnthropicRoutes(_relay(parts), parts.catalog),
     LiveRoutes: lambda parts: LiveRoutes(parts.live, parts.settings.profile, ROUTES),
     PageRoutes: lambda parts: PageRoutes(partial(_plain_status, parts)),

@@ -85,11 +85,11 @@ class TaskRoutes:
         preferred = preferred_wait_s(exchange.headers.get("prefer"))
         if preferred is not None:
             request = request.model_copy(update={"wait_s": preferred})
-        _task, answer = await self._intake.submit(request, current.get() or "", traceparent.get())
-        headers = [("x-queue-position", str(answer.queue_position)), ("content-type", JSON), *applied(preferred)]
+        accepted = await self._intake.submit(request, current.get() or "", traceparent.get())
+        headers = [("x-queue-position", str(accepted.position)), ("content-type", JSON), *applied(preferred)]
         if session_id := request.session_id:
             headers += self._sessions.budget_headers(session_id)
-        await exchange.send(202, answer.model_dump_json().encode(), headers)
+        await exchange.send(202, accepted.body, headers)
 
     @gate_route(
         "GET",

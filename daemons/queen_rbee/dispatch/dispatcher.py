@@ -67,8 +67,7 @@ class Dispatcher:
                 self._drop_expired()
                 for replica in self.circuits.due(trio.current_time()):
                     nursery.start_soon(self.circuits.check, replica)
-                for task in self.start_waiting():
-                    nursery.start_soon(self.runs.serve, task)
+                await self._start_waiting(nursery)
                 for task in self.placer.take_unplaced_arrivals():
                     self.metrics.not_placed(task)
                     self.registry.ring_residency()
@@ -84,23 +83,23 @@ class Dispatcher:
         due_at = min(due_at, self._outage_check_at if self.queue else float("inf"))
         await self.bell.wait(min(pulse.interval_s, max(0.0, due_at - trio.current_time())))
 
-    def start_waiting(self) -> list[Task]:
-        """Start the waiting tasks that have a slot now; return those that no client runs."""
-        unaccompanied = []
-        for task, target in self.placer.place_waiting():
+    async def _start_waiting(self, nursery: trio.Nursery) -> None:
+        """Start the waiting tasks that have a slot now; those that no client runs live in `nursery`."""
+        blocked: set[Demand] = set()
+        while placed := await self.placer.place_next(blocked):
+            task, target = placed
             self._start(task, target)
             if task.answer:
                 task.answer.grant()
             else:
-                unaccompanied.append(task)
-        return unaccompanied
+                nursery.start_soon(self.runs.serve, task)
 
     async def accompany(self, task: Task) -> None:
         """Run a /v1 task in the task of its client, until it ends. Cancelling that cancels the task."""
         answer = task.answer
         assert answer, "only a task with an answer can be accompanied"
         try:
-            self._start_at_once(task)
+            await self._start_at_once(task)
             while not answer.closed:
                 await answer.wait_granted()
                 if answer.granted:
@@ -113,11 +112,10 @@ class Dispatcher:
                 answer.granted = False
                 self.runs.finish(task)
 
-    def _start_at_once(self, task: Task) -> None:
+    async def _start_at_once(self, task: Task) -> None:
         """Start `task` if nothing else waits and a slot is free, which spares it a turn of the loop."""
         if self._nursery and len(self.queue) == 1:
-            for other in self.start_waiting():
-                self._nursery.start_soon(self.runs.serve, other)
+            await self._start_waiting(self._nursery)
         if task in self.queue:
             self.placer.waits(task)
 
@@ -192,7 +190,7 @@ class Dispatcher:
             return
         self._outage_check_at = now + OUTAGE_CHECK_S
         replicas = self.registry.replicas
-        lanes = {task.demand for task in self.queue.order()}
+        lanes = {task.demand for task in self.queue.first_of_lanes()}
         served = {
             lane: any(found.serves or found.coming_up or found.asleep for found in replicas.suitable(lane))
             for lane in lanes

@@ -97,21 +97,25 @@ class DrainRate:
 
     def __init__(self) -> None:
         self._gaps: deque[float] = deque(maxlen=RECENT_STARTS)
+        self._mean_s: float | None = None
+        """The mean of the gaps, computed when it is asked for after a start: admissions ask for it many times."""
         self._last_start_at: float | None = None
 
     def record_start(self, now: float, backlog: bool) -> None:
         """Record that a task left the queue for a slot. `backlog`: other tasks still wait."""
         if self._last_start_at is not None:
             self._gaps.append(now - self._last_start_at)
+            self._mean_s = None
         self._last_start_at = now if backlog else None
 
     def gap_s(self, now: float, capacity: Capacity) -> float:
         """Return the mean seconds between two starts; derived from service times until MIN_STARTS are measured."""
         if len(self._gaps) < MIN_STARTS:
             return capacity.gap_s
-        mean_s = sum(self._gaps) / len(self._gaps)
+        if self._mean_s is None:
+            self._mean_s = sum(self._gaps) / len(self._gaps)
         idle_s = now - self._last_start_at if self._last_start_at is not None else 0.0
-        return max(mean_s, idle_s / 2)  # a queue that has stopped moving is slower than its history
+        return max(self._mean_s, idle_s / 2)  # a queue that has stopped moving is slower than its history
 
 
 def predicted_start_ms(position: int, capacity: Capacity, load_s: float = 0.0) -> int | None:

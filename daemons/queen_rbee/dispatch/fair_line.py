@@ -91,9 +91,13 @@ class FairLine(PriorityLine[K]):
 
     def first_of_lanes(self) -> Iterator[K]:
         """Iterate over the first task of each lane, of each holder."""
+        return (task for task, _number in self.lane_depths())
+
+    def lane_depths(self) -> Iterator[tuple[K, int]]:
+        """Iterate as `first_of_lanes` does, with the number of tasks of the holder in that lane."""
         for line in (self, *self._lines.values()):
             for members in line.lanes.values():
-                yield next(iter(members))
+                yield next(iter(members)), len(members)
 
     def index(self, task: K) -> int:
         """As in the base class; an estimate if tasks differ in what they cost."""

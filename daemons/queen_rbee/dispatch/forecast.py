@@ -12,7 +12,7 @@ from queen_rbee.dispatch.estimates import (
     predicted_start_ms,
 )
 from queen_rbee.dispatch.ttl_cache import TtlCache
-from queen_rbee.pools.candidates import Demand
+from queen_rbee.pools.candidates import ANY, Demand
 from queen_rbee.pools.registry import PoolRegistry
 from queen_rbee.tasks.task import Task
 
@@ -105,4 +105,4 @@ class Forecast:
 
     def gap_s(self, now: float) -> float:
         """Return the mean time between two tasks that leave the queue, in seconds."""
-        return self._drain.gap_s(now, self.capacity(Demand()))
+        return self._drain.gap_s(now, self.capacity(ANY))

@@ -5,15 +5,14 @@ vLLM, SGLang and TGI refuse it and report the prompt's size; such a request is s
 """
 
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 
 from pydantic import JsonValue
 
 from llama_orch.contracts.tasks import TaskRequest
 from llama_orch.engines.wire.passage import Passage
-from queen_rbee.pools.candidates import Candidate, demand_of
-from queen_rbee.pools.replica_index import ReplicaIndex
+from queen_rbee.pools.candidates import demand_of
+from queen_rbee.pools.replica_index import Contexts, ReplicaIndex
 
 FIELDS = ("max_tokens", "max_completion_tokens")
 CONTEXT = re.compile(r"(?:maximum context length (?:is|of)|`max_new_tokens` must be <=) (\d{1,9})\b")
@@ -31,20 +30,17 @@ def fit_to_context(request: TaskRequest, passage: Passage, replicas: ReplicaInde
     max_tokens = request.max_tokens
     if max_tokens is None or request.ctx is not None:
         return request
-    demand = demand_of(request, passage)
-    large_enough = replicas.suitable(replace(demand, ctx=max_tokens))
-    if any(candidate.ctx_max for candidate in large_enough):
-        available: int | None = max_tokens
-    else:
-        available = largest_context(() if large_enough else replicas.suitable(demand))
+    available = available_context(max_tokens, replicas.contexts(demand_of(request, passage)))
     if available is None:
         return request
     return request.model_copy(update={"max_tokens": min(max_tokens, available), "ctx": available})
 
 
-def largest_context(candidates: Sequence[Candidate]) -> int | None:
-    """Return the largest context of any candidate, in tokens per slot."""
-    return max((candidate.ctx_max for candidate in candidates if candidate.ctx_max), default=None)
+def available_context(max_tokens: int, contexts: Contexts) -> int | None:
+    """Return the context to require for `max_tokens`, in tokens; None if it is unknown whether they fit."""
+    if contexts.largest is not None and contexts.largest >= max_tokens:
+        return max_tokens
+    return None if contexts.unknown else contexts.largest
 
 
 def tokens_left(error: str) -> int | None:

@@ -11,7 +11,7 @@ from queen_rbee.pools.candidates import Candidate, Demand, ReplicaKey
 from queen_rbee.pools.placement import pick
 from queen_rbee.pools.registry import PoolRegistry
 from queen_rbee.pools.strategies import StrategyName
-from queen_rbee.prefixes.routing import PrefixRouting
+from queen_rbee.prefixes.routing import PrefixRouting, Route
 from queen_rbee.sessions.sessions import Sessions
 from queen_rbee.tasks.task import Task
 
@@ -22,8 +22,8 @@ class Placer(Protocol):
     @property
     def queue_depth(self) -> int: ...
 
-    def other_replica(self, task: Task) -> Candidate | None:
-        """Return a replica that is not in the task's `place.excluded`, if one has a free slot."""
+    async def other_replica(self, task: Task) -> Candidate | None:
+        """Lease a slot of a replica that is not in the task's `place.excluded`, if one is free."""
         ...
 
     def requeue(self, task: Task) -> None:
@@ -78,34 +78,45 @@ class QueuePlacer:
         if task.answer:
             self.waits(task)
 
-    def other_replica(self, task: Task) -> Candidate | None:
-        suitable = self._registry.replicas.suitable(task.demand)
-        candidates = [candidate for candidate in suitable if candidate.key not in task.place.excluded]
-        return pick(candidates, task.demand, self._strategy, self.placements)
+    async def other_replica(self, task: Task) -> Candidate | None:
+        while True:
+            suitable = self._registry.replicas.suitable(task.demand)
+            candidates = [candidate for candidate in suitable if candidate.key not in task.place.excluded]
+            target = pick(candidates, task.demand, self._strategy, self.placements)
+            if target is None or await self._registry.lease(target.key):
+                return target
 
-    def place_waiting(self) -> list[tuple[Task, Candidate]]:
-        """Lease a slot for each waiting task that can start now; the tasks are still in the queue."""
-        placed: list[tuple[Task, Candidate]] = []
-        blocked: set[Demand] = set()
-        for task in self._queue.order(blocked) if self._registry.replicas.slots_open else ():
+    async def place_next(self, blocked: set[Demand]) -> tuple[Task, Candidate] | None:
+        """Lease a slot for the first waiting task that can start now; None if no other can.
+
+        The task is still in the queue: take it from there before awaiting anything. Demands without a free slot are
+        added to `blocked`, and are passed over.
+        """
+        while self._registry.replicas.slots_open and (choice := self._choose(blocked)):
+            task, target, route = choice
+            if not await self._registry.lease(target.key):
+                continue
+            if task not in self._queue:  # it has ended meanwhile
+                self._registry.release(target.key)
+                continue
+            self.placements += 1
+            if route:
+                self._prefixes.record(route, target.key)
+            return task, target
+        return None
+
+    def _choose(self, blocked: set[Demand]) -> tuple[Task, Candidate, Route | None] | None:
+        for task in self._queue.order(blocked):
             if task.demand in blocked:
                 continue
             suitable = self._registry.replicas.suitable(task.demand)
             affinity = self._affinity(task)
             route = None if affinity else self._prefixes.route(task, suitable)
             preferred = route.replica if route else affinity
-            target = pick(suitable, task.demand, self._strategy, self.placements, preferred)
-            if target is None:
-                blocked.add(task.demand)
-                continue
-            self.placements += 1
-            self._registry.lease(target.key)
-            if route:
-                self._prefixes.record(route, target.key)
-            placed.append((task, target))
-            if not self._registry.replicas.slots_open:
-                break
-        return placed
+            if target := pick(suitable, task.demand, self._strategy, self.placements, preferred):
+                return task, target, route
+            blocked.add(task.demand)
+        return None
 
     def _affinity(self, task: Task) -> ReplicaKey | None:
         session_id = task.request.session_id

@@ -48,15 +48,16 @@ class AdmissionQueue(Generic[K]):
         self.policy = policy
         self.weight_limit = weight_limit
         shares = Shares() if shares is None else shares
-        self._lines: dict[Priority, FairLine[K]] = {"interactive": FairLine(shares), "batch": FairLine(shares)}
+        self._interactive, self._batch = FairLine[K](shares), FairLine[K](shares)
+        self._lines: dict[Priority, FairLine[K]] = {"interactive": self._interactive, "batch": self._batch}
         self._streak = 0
         """Interactive tasks served since the last batch task, while batch tasks waited."""
 
     def __len__(self) -> int:
-        return self.depth("interactive") + self.depth("batch")
+        return len(self._interactive.lane_of) + len(self._batch.lane_of)
 
     def __contains__(self, task: K) -> bool:
-        return any(task in line.lane_of for line in self._lines.values())
+        return task in self._interactive.lane_of or task in self._batch.lane_of
 
     def depth(self, priority: Priority) -> int:
         """Return how many tasks of `priority` wait."""
@@ -120,12 +121,14 @@ class AdmissionQueue(Generic[K]):
     @property
     def weight(self) -> int:
         """Bytes of all waiting prompts."""
-        return sum(line.weight for line in self._lines.values())
+        return self._interactive.weight + self._batch.weight
 
     def _victims(self, priority: Priority, weight: int, share: Share | None = None) -> tuple[K, ...]:
         """Return the tasks to drop for a new one: batch tasks first, interactive tasks never for a batch task."""
         number, excess = len(self) + 1 - self.capacity, self.weight + weight - self.weight_limit
-        if self.policy == "reject-new" and (number > 0 or excess > 0):
+        if number <= 0 and excess <= 0:
+            return ()
+        if self.policy == "reject-new":
             raise QueueFull
         lines: tuple[Priority, ...] = ("batch",) if priority == "batch" else ("batch", "interactive")
         victims: list[K] = []
@@ -145,14 +148,14 @@ class AdmissionQueue(Generic[K]):
 
     def remove(self, task: K) -> bool:
         """Return whether `task` was waiting."""
-        return any(line.remove(task) for line in self._lines.values())
+        return self._interactive.remove(task) or self._batch.remove(task)
 
     def take(self, task: K) -> None:
         """Remove `task` because it is served now. Raises KeyError if it does not wait."""
-        batch_waits = bool(self.depth("batch"))
-        if self._lines["interactive"].serve(task):
+        batch_waits = bool(self._batch.lane_of)
+        if self._interactive.serve(task):
             self._streak = min(self._streak + 1, INTERACTIVE_PER_BATCH) if batch_waits else 0
-        elif self._lines["batch"].serve(task):
+        elif self._batch.serve(task):
             self._streak = 0
         else:
             raise KeyError(task)
@@ -177,6 +180,11 @@ class AdmissionQueue(Generic[K]):
         """Iterate over the first task of each lane and priority; interactive ones first."""
         for line in self._lines.values():
             yield from line.first_of_lanes()
+
+    def lane_depths(self) -> Iterator[tuple[K, int]]:
+        """Iterate as `first_of_lanes` does, with the number of tasks that wait in the lane with this priority."""
+        for line in self._lines.values():
+            yield from line.lane_depths()
 
     def position(self, task: K) -> int | None:
         """Return how many tasks are served before `task`; None if it does not wait."""

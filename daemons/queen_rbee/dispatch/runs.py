@@ -151,7 +151,6 @@ class Runs:
 
     def _move(self, task: Task, other: Candidate) -> None:
         self.registry.release(self._attempts[task].target.key)
-        self.registry.lease(other.key)
         self.begin(task, other, trio.current_time())
 
     def _close(self, task: Task, target: Candidate) -> None:
@@ -181,10 +180,10 @@ class Runs:
             message = "internal error of queen-rbee (see its log)"
             _fail(task, target, ErrorCode.INTERNAL, message, retriable=False)
             return None
-        return self._continue_or_fail(failure, task, attempt)
+        return await self._continue_or_fail(failure, task, attempt)
 
-    def _continue_or_fail(self, failure: RelayFailure, task: Task, attempt: Attempt) -> Candidate | None:
-        """Return another replica for the task; None if it waits again or has ended."""
+    async def _continue_or_fail(self, failure: RelayFailure, task: Task, attempt: Attempt) -> Candidate | None:
+        """Return another replica, with a lease for the task; None if it waits again or has ended."""
         now, place = trio.current_time(), task.place
         waited_s = 0.0 if place.displaced_at is None else now - place.displaced_at
         continues = may_continue(task, failure, attempt, waited_s, self.pool_wait_s)
@@ -196,7 +195,7 @@ class Runs:
             place.excluded.add(attempt.target.key)
             place.tried.add(attempt.target.key)
             place.last_failure = None if failure.quoted else str(failure)
-            if other := self.placer.other_replica(task):
+            if other := await self.placer.other_replica(task):
                 return other
             self._requeue(task)
             return None

@@ -36,12 +36,14 @@ class TtlCache(Generic[K, V]):
         return len(self._entries)
 
     def get(self, key: K) -> V:
-        now, version = self._clock(), self._version()
-        stale = version != self._filled_version and now - self._filled_at >= self._min_age_s()
-        if stale or len(self._entries) > self._max_entries:
+        version = self._version()
+        if version != self._filled_version and self._clock() - self._filled_at >= self._min_age_s():
             self._entries.clear()
-        if not self._entries:
-            self._filled_version, self._filled_at = version, now
-        if key not in self._entries:
-            self._entries[key] = self._compute(key)
-        return self._entries[key]
+        found = self._entries.get(key)
+        if found is None:
+            if len(self._entries) >= self._max_entries:
+                self._entries.clear()
+            if not self._entries:
+                self._filled_version, self._filled_at = version, self._clock()
+            found = self._entries[key] = self._compute(key)
+        return found

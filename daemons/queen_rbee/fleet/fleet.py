@@ -49,7 +49,8 @@ from queen_rbee.metrics import Metrics
 from queen_rbee.pools.candidates import ReplicaKey
 from queen_rbee.pools.health_results import check_result
 from queen_rbee.pools.registry import PoolRegistry
-from queen_rbee.store.protocol import Store, StoreFailure
+from queen_rbee.shared.protocol import NodeRecords
+from queen_rbee.store.protocol import StoreFailure
 
 GRACE_S = 30.0
 FORGET_AFTER_S = 86_400.0
@@ -65,14 +66,14 @@ class Fleet:
     def __init__(
         self,
         registry: PoolRegistry,
-        store: Store,
+        records: NodeRecords,
         metrics: Metrics,
         interrupt_tasks: InterruptTasks,
         timeout_ms: int,
         check_s: float,
     ) -> None:
         self._registry = registry
-        self._store = store
+        self._records = records
         self._metrics = metrics
         self._interrupt_tasks = interrupt_tasks
         self._timeout_ms = timeout_ms
@@ -93,7 +94,7 @@ class Fleet:
     async def load(self) -> None:
         """Load the nodes from the store. Raises StoreFailure."""
         extra_s = max(0.0, GRACE_S - self._timeout_ms / 1000)
-        for document in await self._store.list_documents("node"):
+        for document in await self._records.all():
             if node := read_node(document, trio.current_time() + extra_s):
                 self._put(node, store=False)
 
@@ -133,7 +134,7 @@ class Fleet:
         if node_id in self._nodes:
             return  # it has registered again, which stored it again
         with suppress(StoreFailure):  # the store reports failures itself, and the removal is repeated after a restart
-            await self._store.remove("node", node_id)
+            await self._records.remove(node_id)
 
     async def register(self, registration: NodeRegistration, peer: str) -> NodeRegistered:
         """Register a node. Raises ApiError 409 if another pool-managerd uses its id, StoreFailure."""
@@ -144,7 +145,7 @@ class Fleet:
         node = after_registration(known, registration, peer, trio.current_time(), datetime.now(UTC))
         self._put(node, store=False)  # before the store, so that two machines cannot register one id at the same time
         try:
-            await self._store.put("node", node_document(node))
+            await self._records.upsert(node_document(node))
         except StoreFailure:
             self._metrics.nodes.registrations.labels("error", "not_stored").inc()
             raise
@@ -183,7 +184,7 @@ class Fleet:
 
     def _lets_sleep(self, node: Node) -> bool:
         """Whether the node may be suspended: it can be woken, and nothing runs there or needs it."""
-        leases = (count for key, count in self._registry.leases_by_replica.items() if key[1] == node.node_id)
+        leases = (count for key, count in self._registry.leases_by_replica().items() if key[1] == node.node_id)
         return node.registration.wake is not None and not any(leases) and self.may_sleep(node.node_id)
 
     def give_up(self, node_id: str, waited_s: float) -> None:
@@ -205,7 +206,7 @@ class Fleet:
             raise ApiError(409, ErrorBody(code=ErrorCode.INVALID_PARAMS, message=message))
         self._remove(node)  # first: no later heartbeat may be stored after the removal
         try:
-            await self._store.remove("node", node_id)
+            await self._records.remove(node_id)
         except StoreFailure:
             if node_id not in self._nodes:
                 self._put(node, store=False)
@@ -234,7 +235,7 @@ class Fleet:
     def _leases(self) -> Counter[str]:
         """Count the leased slots per node, including those of pools that it no longer reports."""
         leases: Counter[str] = Counter()
-        for (_pool_id, node_id), count in self._registry.leases_by_replica.items():
+        for (_pool_id, node_id), count in self._registry.leases_by_replica().items():
             leases[node_id] += count
         return leases
 
@@ -256,7 +257,7 @@ class Fleet:
             pools = self._pools.setdefault(node.node_id, PoolStatuses())
             self._registry.update(_source(node.node_id), RANK, pools.update(node), node.memory)
             if store and (before is None or stored_state(before) != stored_state(node)):
-                self._store.put_later("node", node_document(node))
+                self._records.upsert_later(node_document(node))
 
     def _count(self, node_id: str, before: Node | None, after: Node | None) -> None:
         """Count statuses as they change: visiting every node would take longer than the heartbeat itself."""
@@ -269,7 +270,7 @@ class Fleet:
     def _mark_offline(self, node: Node, now: float) -> None:
         silent_s = round(now - node.heard_at, 1)
         self._put(replace(node, offline=True))
-        keys = [key for key in self._registry.leases_by_replica if key[1] == node.node_id]
+        keys = [key for key in self._registry.leases_by_replica() if key[1] == node.node_id]
         tasks = self._interrupt_tasks(keys, f"node {node.node_id} is offline: no heartbeat for {silent_s} s")
         address = node.registration.address
         emit(events.NODE_OFFLINE, node_id=node.node_id, address=address, silent_s=silent_s, tasks=tasks)

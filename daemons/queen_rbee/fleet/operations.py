@@ -242,7 +242,7 @@ class Operations:
         """Return the replicas of the pools. For a node, include leased replicas of pools that it no longer reports."""
         replicas = {replica for key in keys for replica in self._registry.replicas_of(key)}
         node_id = target.node_id if target.pool_id is None else None
-        return replicas.union(key for key in self._registry.leases_by_replica if key[1] == node_id)
+        return replicas.union(key for key in self._registry.leases_by_replica() if key[1] == node_id)
 
     def _add(self, drain: OperationRecord) -> OperationRecord:
         while len(self._operations) >= HISTORY_LIMIT:

@@ -125,9 +125,9 @@ class Backpressure:
         Raises ApiError 429 for a task without one if all free places are reserved. Says nothing about whether the queue
         is full. Under drop-lru no places are kept: a task with a reservation drops one without.
         """
-        now = trio.current_time()
         if not len(self._reservations):
             return False
+        now = trio.current_time()
         if self._reservations.claim(task.retry_key, now):
             return True
         if self._queue.policy == "drop-lru":

@@ -6,13 +6,14 @@ in the queue. A /v2 task is in the store before its client gets the 202.
 
 from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 from uuid import UUID
 
 import trio
 
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode, FieldProblem
 from llama_orch.contracts.pools import PoolState
-from llama_orch.contracts.tasks import Preparation, Streams, TaskAccepted, TaskRequest
+from llama_orch.contracts.tasks import TaskRequest
 from llama_orch.engines.wire.passage import Passage, passage_for
 from llama_orch.http.server.bodies import invalid
 from llama_orch.telemetry import correlation
@@ -26,6 +27,7 @@ from queen_rbee.dispatch.forecast import Forecast
 from queen_rbee.dispatch.max_tokens import fit_to_context
 from queen_rbee.dispatch.placer import QueuePlacer
 from queen_rbee.dispatch.queue import AdmissionQueue, QueueFull
+from queen_rbee.intake.accepted import accepted_json
 from queen_rbee.intake.backpressure import Backpressure
 from queen_rbee.intake.progress import steps_before
 from queen_rbee.keys.keyring import Keyring
@@ -35,7 +37,7 @@ from queen_rbee.pools.model_lookup import resolve_request
 from queen_rbee.pools.placement import PlacementRefusal, refusal
 from queen_rbee.pools.registry import PoolRegistry
 from queen_rbee.sessions.sessions import Sessions
-from queen_rbee.store.protocol import Store, StoredTask, StoreFailure, not_stored
+from queen_rbee.store.protocol import DurableTasks, StoredTask, StoreFailure, not_stored
 from queen_rbee.tasks.book import TaskBook
 from queen_rbee.tasks.direct_answer import DirectAnswer
 from queen_rbee.tasks.task import Task
@@ -43,6 +45,22 @@ from queen_rbee.tasks.task_trace import trace_of
 
 STATUS = {ErrorCode.INVALID_PARAMS: 400, ErrorCode.POOL_UNAVAILABLE: 409, ErrorCode.POOL_UNREADY: 503}
 DROPPED = "dropped from the full queue for a newer task (policy drop-lru)"
+
+
+class Entry(NamedTuple):
+    """A task that has entered the queue: how many tasks are ahead of it, and in how many milliseconds it starts."""
+
+    task: Task
+    position: int
+    start_ms: int | None
+
+
+class AcceptedTask(NamedTuple):
+    """A task that is stored: how many tasks were ahead of it, and the body of the 202."""
+
+    task: Task
+    position: int
+    body: bytes
 
 
 @dataclass
@@ -58,7 +76,7 @@ class Intake:
     sessions: Sessions
     forecast: Forecast
     book: TaskBook
-    store: Store
+    store: DurableTasks
     metrics: Metrics
     keys: Keyring = field(default_factory=Keyring)
     _closed: bool = False
@@ -82,6 +100,18 @@ class Intake:
         A task that is not `durable` ends with queen-rbee: its client waits for the answer on the same connection. With
         an `answer` the caller runs the task by `Dispatcher.accompany`.
         """
+        return self._admit(request, correlation_id, traceparent, passage, durable=durable, answer=answer).task
+
+    def _admit(
+        self,
+        request: TaskRequest,
+        correlation_id: str,
+        traceparent: str | None,
+        passage: Passage | None = None,
+        *,
+        durable: bool,
+        answer: DirectAnswer | None = None,
+    ) -> Entry:
         if self._closed:
             raise self.backpressure.retry_later(503, ErrorCode.ADMISSION_REJECT, "queen-rbee is stopping")
         request = self.keys.permit(request, passage)
@@ -104,15 +134,14 @@ class Intake:
         task.charge = self.keys.charge(task.size, request.max_tokens)
         task.share = self.keys.share(task.charge, task.size, request.max_tokens)
         self._check(task)
-        self._enqueue(task)
-        return task
+        return self._enqueue(task)
 
-    async def submit(
-        self, request: TaskRequest, correlation_id: str, traceparent: str | None = None
-    ) -> tuple[Task, TaskAccepted]:
-        """Queue and store a task; return it and the 202's body. Raises ApiError as `admit` does."""
-        task = self.admit(request, correlation_id, traceparent, durable=True)
-        accepted = self._accepted(task)
+    async def submit(self, request: TaskRequest, correlation_id: str, traceparent: str | None = None) -> AcceptedTask:
+        """Queue and store a task. Raises ApiError as `admit` does."""
+        entry = self._admit(request, correlation_id, traceparent, durable=True)
+        task, position = entry.task, entry.position
+        backoff = backoff_ms(self.backpressure.retry_s(task.demand)) if position else 0
+        body = accepted_json(task.task_id, task.job_id, position, entry.start_ms, backoff, task.reported_steps)
         try:
             await self.store.accept(stored_task(task))
         except StoreFailure as failure:
@@ -121,7 +150,7 @@ class Intake:
         except trio.Cancelled:
             self._withdraw(task)
             raise
-        return task, accepted
+        return AcceptedTask(task, position, body)
 
     def _withdraw(self, task: Task) -> None:
         """Cancel a task whose client did not get the 202."""
@@ -179,9 +208,11 @@ class Intake:
 
     def _check_deadline(self, task: Task) -> None:
         """Refuse a task that would miss its deadline now rather than after a wait."""
+        if not task.request.deadline_ms:
+            return
         now = task.measurements.submitted_at
         position = self.queue.next_position(task.request.priority, task.share)
-        if not task.request.deadline_ms or self.forecast.on_time(task, position, now) >= MIN_ON_TIME_PROBABILITY:
+        if self.forecast.on_time(task, position, now) >= MIN_ON_TIME_PROBABILITY:
             return
         late_s = self.forecast.late_s(task, position, now)
         message = f"the task would end about {max(late_s, 0.001):.3g} s after its deadline"
@@ -192,7 +223,7 @@ class Intake:
         hint = "The queue is too long at present."
         raise self.backpressure.retry_later(409, ErrorCode.DEADLINE_UNMET, message, hint, wait_s=late_s)
 
-    def _enqueue(self, task: Task) -> None:
+    def _enqueue(self, task: Task) -> Entry:
         firm = task.share is None and self.backpressure.claim_reservation(task)
         try:
             admitted = self.queue.admit(
@@ -204,9 +235,9 @@ class Intake:
             retry_ms = self.backpressure.dropped_retry_ms(dropped)
             code = ErrorCode.QUEUE_FULL_DROP_LRU
             self.dispatcher.drop(dropped, code, DROPPED, retriable=True, retry_after_ms=retry_ms)
-        self._enqueued(task)
+        return self._enqueued(task)
 
-    def _enqueued(self, task: Task) -> None:
+    def _enqueued(self, task: Task) -> Entry:
         self.book.add(task)
         if task.charge:
             task.charge.open(trio.current_time())
@@ -223,24 +254,12 @@ class Intake:
         task.reported_position = position
         task.reported_steps = tuple(steps_before(task.demand, self.registry))
         self.placer.admitted(task)
+        return Entry(task, position, start_ms)
 
     def position(self, task: Task) -> tuple[int, int | None]:
         """Return how many tasks are ahead of `task`, and in how many milliseconds it starts (see `Forecast`)."""
         position = self.queue.position(task) or 0
         return position, self.forecast.start_ms(task.demand, position)
-
-    def _accepted(self, task: Task) -> TaskAccepted:
-        path = f"/v2/tasks/{task.task_id}/events"
-        position = task.reported_position or 0
-        return TaskAccepted(
-            task_id=task.task_id,
-            job_id=task.job_id,
-            queue_position=position,
-            predicted_start_ms=self.forecast.start_ms(task.demand, position),
-            backoff_ms=backoff_ms(self.backpressure.retry_s(task.demand)) if position else 0,
-            streams=Streams(sse=path, sse_verbose=f"{path}?verbose=true"),
-            preparation=Preparation(steps=steps_before(task.demand, self.registry)),
-        )
 
 
 def _fields(problem: PlacementRefusal, request: TaskRequest) -> list[FieldProblem] | None:

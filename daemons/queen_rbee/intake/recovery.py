@@ -17,7 +17,7 @@ from queen_rbee.dispatch.accounting import Accounting
 from queen_rbee.intake.intake import Intake
 from queen_rbee.keys.keyring import Keyring
 from queen_rbee.keys.owners import owner_of
-from queen_rbee.store.protocol import Store, StoredTask
+from queen_rbee.store.protocol import DurableTasks, StoredTask
 from queen_rbee.tasks.book import TaskBook
 from queen_rbee.tasks.task import Task
 
@@ -85,7 +85,7 @@ def _problems(error: ValidationError) -> str:
     return summary(invalid_fields(error), MAX_PROBLEMS, "request")
 
 
-async def restore(store: Store, intake: Intake, book: TaskBook, accounting: Accounting) -> None:
+async def restore(store: DurableTasks, intake: Intake, book: TaskBook, accounting: Accounting) -> None:
     """Restore or end every open task in the store, in the order of admission. Raises StoreFailure."""
     now = Moment(time.time(), trio.current_time())
     recoveries = [recovery_of(stored, now.wall) for stored in await store.open_tasks()]

@@ -11,7 +11,6 @@ EXACT: Mapping[tuple[str, str], KeyEndpoint] = {
     ("POST", "/v1/rerank"): "rerank",
     ("POST", "/v2/rerank"): "rerank",
     ("POST", "/rerank"): "rerank",
-    ("POST", "/v1/responses"): "responses",
     ("POST", "/v1/messages"): "messages",
     ("POST", "/v1/messages/count_tokens"): "messages",
     ("POST", "/api/chat"): "ollama",
@@ -19,7 +18,7 @@ EXACT: Mapping[tuple[str, str], KeyEndpoint] = {
     ("POST", "/api/embed"): "ollama",
     ("POST", "/api/embeddings"): "ollama",
 }
-BELOW: Mapping[str, KeyEndpoint] = {"/v2/tasks": "tasks"}
+BELOW: Mapping[str, KeyEndpoint] = {"/v1/responses": "responses", "/v2/tasks": "tasks"}
 """Paths that are meant with all that is below them: what is there knows its owner (`keyring.may_see`)."""
 FOR_ALL = ("/v1/models", USAGE_PATH, "/api/tags", "/api/version", "/api/ps")
 

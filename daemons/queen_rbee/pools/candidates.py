@@ -1,6 +1,7 @@
 """Replicas as placement sees them, and the demands of tasks. Plain values."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TypeVar
 
 from llama_orch.contracts.nodes import PoolSnapshot
@@ -102,7 +103,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Demand:
-    """A task's requirements on a replica; tasks with equal demands can run on the same replicas."""
+    """A task's requirements on a replica; tasks with equal demands can run on the same replicas.
+
+    It is a key in many tables that each admission looks into, so its hash is computed once.
+    """
 
     model_ref: str | None = None
     engine: str | None = None
@@ -113,17 +117,36 @@ class Demand:
     avoid: tuple[str, ...] = ()
     device_mask: str | None = None
     fallback: bool = True
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        fields = self.model_ref, self.engine, self.endpoint, self.ctx, self.pin, self.prefer, self.avoid
+        object.__setattr__(self, "_hash", hash((fields, self.device_mask, self.fallback)))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
+@lru_cache(maxsize=256)
+def _simple_demand(model_ref: str | None, engine: str | None, endpoint: Endpoint, ctx: int | None) -> Demand:
+    """Return the same object for the same requirements, so that tables find it without comparing its fields."""
+    return Demand(model_ref, engine, endpoint, ctx)
+
+
+ANY = _simple_demand(None, None, "completion", None)
+"""The demand of a completion without requirements."""
 
 
 def demand_of(request: TaskRequest, passage: Passage | None = None) -> Demand:
     """Return the demand of `request`. The context it needs is the larger of `ctx` and `max_tokens`.
 
-    The max_tokens of a /v1 client is not part of the demand, because it is reduced to fit: see `rooms.fitted`.
+    The max_tokens of a /v1 client is not part of the demand, because it is reduced to fit: see `fit_to_context`.
     """
     placement = request.placement
-    sizes = [size for size in (request.ctx, None if passage else request.max_tokens) if size is not None]
-    endpoint: Endpoint = passage.endpoint if passage else "completion"
-    demand = Demand(request.model_ref, request.engine, endpoint, max(sizes, default=None))
+    ctx = request.ctx
+    if passage is None and request.max_tokens is not None:
+        ctx = max(ctx or 0, request.max_tokens)
+    demand = _simple_demand(request.model_ref, request.engine, passage.endpoint if passage else "completion", ctx)
     if placement is None:
         return demand
     return replace(

@@ -5,7 +5,6 @@ pool, the one with the lowest rank is in effect. Leases belong to running tasks 
 pools that a report changes are processed, so that the cost of a heartbeat does not depend on the number of nodes.
 """
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from math import inf
 
@@ -19,19 +18,21 @@ from llama_orch.engines.wire.passage import endpoints_for
 from queen_rbee.pools.candidates import Candidate, ReplicaKey, build_candidate, placeholder_replica
 from queen_rbee.pools.replica_index import ReplicaIndex
 from queen_rbee.pools.source_reports import PoolKey, SourceReports
+from queen_rbee.shared.in_process import LeaseTable
+from queen_rbee.shared.protocol import Leases
 
 
 class PoolRegistry:
     """Owned by the daemon. Rings `changed` when a task that could not be placed might be now.
 
-    `adapters` are those of the engines that this release supports.
+    `adapters` are those of the engines that this release supports. Only the registry takes and releases `leases`.
     """
 
-    def __init__(self, changed: Bell, adapters: Mapping[str, EngineAdapter]) -> None:
+    def __init__(self, changed: Bell, adapters: Mapping[str, EngineAdapter], leases: Leases | None = None) -> None:
         self._reports = SourceReports()
         self._changed = changed
         self._adapters = adapters
-        self._leases: Counter[ReplicaKey] = Counter()
+        self._leases = leases or LeaseTable()
         self._circuits: dict[ReplicaKey, CircuitState] = {}
         self._withheld: frozenset[str] = frozenset()
         self._replicas_of: dict[PoolKey, tuple[ReplicaKey, ...]] = {}
@@ -132,7 +133,7 @@ class PoolRegistry:
         return self._reports.ready
 
     def _with_load(self, key: PoolKey, pool: PoolStatus) -> PoolStatus:
-        if not self._leases and not self._circuits:
+        if not self._leases.total and not self._circuits:
             return pool
         replicas = self._replicas_of[key]
         leases = self.count_leases(replicas)
@@ -149,16 +150,16 @@ class PoolRegistry:
         change, self._change = self._change, trio.Event()
         change.set()
 
-    def lease(self, key: ReplicaKey) -> None:
-        """Lease a slot of the replica to a task."""
-        self._leases[key] += 1
+    async def lease(self, key: ReplicaKey) -> bool:
+        """Lease a slot of the replica to a task; False if none is free."""
+        known = self.replicas.get(key)
+        taken = known is not None and await self._leases.take(key, known.slots_total)
         self._update_leases(key)
+        return taken
 
     def release(self, key: ReplicaKey, *, wake: bool = True) -> None:
         """Release a slot of the replica; `wake` the dispatcher, for which a task may wait."""
-        self._leases[key] -= 1
-        if not self._leases[key]:
-            del self._leases[key]
+        self._leases.release(key)
         if self.residents:
             self._released_at[key] = trio.current_time()
         self._update_leases(key)
@@ -167,18 +168,17 @@ class PoolRegistry:
         if self.watch_releases:
             self.residency.ring()
 
-    @property
     def leases_by_replica(self) -> Mapping[ReplicaKey, int]:
-        """The leased slots by replica, including replicas that are no longer known."""
-        return self._leases
+        """Return the leased slots by replica, including replicas that are no longer known."""
+        return self._leases.by_replica()
 
     @property
     def leased(self) -> int:
         """The number of leased slots on all replicas."""
-        return self._leases.total()
+        return self._leases.total
 
     def count_leases(self, keys: Iterable[ReplicaKey]) -> int:
-        return sum(self._leases[key] for key in keys)
+        return sum(map(self._leases.held, keys))
 
     def last_release(self, keys: Iterable[ReplicaKey]) -> float:
         """Return when a slot of these replicas was last released, on trio's clock; minus infinity if never."""
@@ -199,7 +199,7 @@ class PoolRegistry:
         """Return `candidate` with what this queen knows of it: leases, circuit, and whether it is held."""
         key = candidate.key
         held = bool(self._held) and (candidate.pool_id, candidate.node_id or "") in self._held
-        return candidate.with_load(self._leases[key], self._circuits.get(key, "closed"), held=held)
+        return candidate.with_load(self._leases.held(key), self._circuits.get(key, "closed"), held=held)
 
     def _apply(self, keys: Sequence[PoolKey]) -> None:
         """Rebuild pools whose reports changed. Wake the dispatcher only if that can change a placement."""

@@ -5,6 +5,7 @@ Each change updates the lists that it affects, so that neither a heartbeat nor a
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import overload
 
 from llama_orch.engines.wire.model_names import model_key
@@ -39,6 +40,14 @@ DEMANDS_LIMIT = 256
 """The most demands with a list of their own; when there are more, all these lists are dropped."""
 
 
+@dataclass(frozen=True)
+class Contexts:
+    """The contexts of some replicas: the `largest` one in tokens per slot, and whether that of any is `unknown`."""
+
+    largest: int | None
+    unknown: bool
+
+
 class ReplicaIndex:
     """All lists are sorted by key. The list of each demand that was asked for is kept up to date."""
 
@@ -49,6 +58,7 @@ class ReplicaIndex:
         self._by_model: dict[str, list[ReplicaKey]] = {}
         self._by_demand: dict[Demand, list[ReplicaKey]] = {}
         self._labels: dict[Demand, tuple[str, str]] = {}
+        self._contexts: dict[Demand, Contexts] = {}
         self.slots_open = 0
         """The slots of all replicas on which a task could start now."""
         self.changes = 0
@@ -97,6 +107,17 @@ class ReplicaIndex:
             self._labels[demand] = found
         return found
 
+    def contexts(self, demand: Demand) -> Contexts:
+        """Return the contexts of the suitable replicas. Computed once until the traits of a replica change."""
+        found = self._contexts.get(demand)
+        if found is None:
+            if len(self._contexts) >= DEMANDS_LIMIT:
+                self._contexts.clear()
+            sizes = {replica.ctx_max or None for replica in self.suitable(demand)}
+            found = Contexts(max((size for size in sizes if size), default=None), None in sizes)
+            self._contexts[demand] = found
+        return found
+
     def _superset(self, demand: Demand) -> Sequence[Candidate]:
         """Return the shortest list that includes all replicas that meet `demand`."""
         if demand.pin:
@@ -123,6 +144,7 @@ class ReplicaIndex:
 
     def _reindex(self, key: ReplicaKey, before: Candidate | None, after: Candidate | None) -> None:
         self._labels.clear()
+        self._contexts.clear()
         _set_member(self._keys, key, member=after is not None)
         _set_indexed(self._by_pool, key[0], key, member=after is not None)
         names = set(_model_keys(after))

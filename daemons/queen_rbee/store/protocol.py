@@ -59,13 +59,8 @@ class Document:
     stored: float = 0.0
 
 
-class Store(Protocol):
-    """A store. One loop does all writing; callers wait for what they need to be durable.
-
-    Operations take effect in the order of their calls. Text that cannot be encoded (lone surrogates) raises ValueError.
-    An operation that raises StoreFailure has stored nothing, with one exception: if the disk did not answer in time,
-    its document may have been stored. The same uncertainty applies to a cancelled caller.
-    """
+class DurableTasks(Protocol):
+    """Accepted tasks until they end. Operations take effect in the order of their calls."""
 
     async def accept(self, task: StoredTask) -> None:
         """Store the task. On return it survives a crash and a power failure.
@@ -90,6 +85,23 @@ class Store(Protocol):
         """
         ...
 
+    async def open_tasks(self) -> Sequence[StoredTask]:
+        """Return the tasks that have not ended, in the order of admission. Raises StoreFailure.
+
+        `generation` is incremented durably when the store is opened, so that nothing issued under one generation is
+        issued again.
+        """
+        ...
+
+
+class Store(DurableTasks, Protocol):
+    """A store. One loop does all writing; callers wait for what they need to be durable.
+
+    Operations take effect in the order of their calls. Text that cannot be encoded (lone surrogates) raises ValueError.
+    An operation that raises StoreFailure has stored nothing, with one exception: if the disk did not answer in time,
+    its document may have been stored. The same uncertainty applies to a cancelled caller.
+    """
+
     async def put(self, kind: Kind, document: Document) -> None:
         """Store or replace a document. Durable on return. Raises StoreFailure."""
         ...
@@ -112,14 +124,6 @@ class Store(Protocol):
         """Return documents, the last stored or replaced first, after the one with the key `before`.
 
         Returns nothing if there is no document with that key. Raises StoreFailure.
-        """
-        ...
-
-    async def open_tasks(self) -> Sequence[StoredTask]:
-        """Return the tasks that have not ended, in the order of admission. Raises StoreFailure.
-
-        `generation` is incremented durably when the store is opened, so that nothing issued under one generation is
-        issued again.
         """
         ...
 

@@ -52,7 +52,8 @@ class EventLog:
         """Offset of each frame, then that of the next one to come; counted from the first frame ever."""
         self._narrations: list[int] = []
         self._discarded = self._discarded_bytes = 0
-        self._appended = trio.Event()
+        self._appended: trio.Event | None = None
+        """Set by the next event; None while no reader waits for one."""
 
     def __len__(self) -> int:
         return self._discarded + len(self._starts) - 1
@@ -75,14 +76,18 @@ class EventLog:
         self._data += f"id: {self.last_id + 1}\nevent: {event}\ndata: {data}\n\n".encode()
         self._starts.append(self._discarded_bytes + len(self._data))
         self.closed = event in TERMINAL
-        self._appended.set()
-        self._appended = trio.Event()
+        self._wake_readers()
         return True
+
+    def _wake_readers(self) -> None:
+        if self._appended is not None:
+            self._appended.set()
+            self._appended = None
 
     def suspend(self) -> None:
         """Close the log of a task that has not ended: it continues after a restart."""
         self.closed = True
-        self._appended.set()
+        self._wake_readers()
 
     @property
     def last_id(self) -> int:
@@ -135,6 +140,8 @@ class EventLog:
     async def wait_beyond(self, last_id: int) -> None:
         """Return once there is an event after `last_id`, or the log is closed."""
         while self.last_id <= last_id and not self.closed:
+            if self._appended is None:
+                self._appended = trio.Event()
             await self._appended.wait()
 
 

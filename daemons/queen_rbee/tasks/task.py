@@ -4,16 +4,17 @@ Every end goes through `end`, `fail` or `cancel`. The first call wins and the ot
 ends twice, whatever the order of completion, cancellation and engine failure.
 """
 
-import uuid
 from collections.abc import Callable, Hashable, Mapping
 from datetime import datetime
 from typing import Literal
+from uuid import UUID
 
 import trio
 
 from llama_orch.contracts.errors import ErrorCode, Reason
 from llama_orch.contracts.tasks import TaskError, TaskRequest, TaskState, TaskView
 from llama_orch.engines.wire.passage import Passage
+from llama_orch.ids import new_id
 from queen_rbee.keys.account import Charge
 from queen_rbee.keys.shares import Share
 from queen_rbee.pools.candidates import demand_of
@@ -54,15 +55,15 @@ class Task:
         submitted_wall: datetime | None = None,
         generation: int = 0,
         durable: bool = False,
-        job_id: uuid.UUID | None = None,
+        job_id: UUID | None = None,
         traceparent: str | None = None,
         client: str = "",
         answer: DirectAnswer | None = None,
     ) -> None:
         self.request = request
         self.passage = passage
-        self.task_id = request.task_id or uuid.uuid4()
-        self.job_id = job_id or uuid.uuid4()
+        self.task_id = request.task_id or new_id()
+        self.job_id = job_id or new_id()
         self.correlation_id = correlation_id
         self.traceparent = traceparent
         self.client = client
@@ -134,7 +135,7 @@ class Task:
     @property
     def waits_until(self) -> float:
         """How long it may stay in the queue, on trio's clock."""
-        return min(self.deadline, self.start_by)
+        return min(self.deadline, self.start_by) if self.request.deadline_ms else self.start_by
 
     def forget_content(self) -> None:
         """Drop prompt, inputs and body: they are not kept beyond the task's end."""

@@ -19,7 +19,8 @@ from tests.unit.orchctl.scripted_queen import TASK_ID, ScriptedQueen, error, rep
 from tests.unit.orchctl.terminal import CTRL_C, terminal
 
 LISTS = {"ps", "pools", "pool", "nodes", "gpus", "operations", "tasks", "sessions", "models", "status", "capabilities"}
-LISTS |= {"key", "key list", "usage", "catalog", "catalog list", "catalog availability", "artifacts", "artifacts list"}
+LISTS |= {"catalog", "catalog list", "catalog availability", "artifacts", "artifacts list", "batch", "batch status"}
+LISTS |= {"key", "key list", "usage"}
 POOLS = {"GET /v2/pools": [reply(200, {**LIST, "pools": [POOL, {**POOL, "pool_id": "other", "node_id": "b"}, POOL]})]}
 
 

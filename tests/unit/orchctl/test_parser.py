@@ -31,6 +31,7 @@ NEEDS: dict[tuple[str, ...], list[str]] = {
     **{("key", name): ["x"] for name in ("add", "revoke")},
     ("submit",): ["x"],
     ("cancel",): ["x"],
+    **{("batch", name): ["x"] for name in ("submit", "fetch", "cancel")},
     **{(name,): ["x"] for name in ("pull", "rm", "pin", "unpin", "logs", "bench")},
     ("catalog", "add"): ["x", "y"],
     ("artifacts", "put"): ["-"],

@@ -51,7 +51,7 @@ class ApiClient:
 def api_client(directory: Path, store: MemoryStore | None = None) -> ApiClient:
     """Return a client of a queen that has just started with `store`."""
     store = store or MemoryStore()
-    parts = build(QueenSettings(runtime_dir=directory / "engines"), store)
+    parts = build(QueenSettings(runtime_dir=directory / "engines"), store, directory)
     app = create_app("queen-rbee", list, parts.metrics.registry)
     add_routes(app, parts)
     return ApiClient(parts, store, app)

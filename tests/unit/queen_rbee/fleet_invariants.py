@@ -39,8 +39,8 @@ def _each_task_is_in_one_place(simulation: FleetSimulation) -> Iterator[str]:
 def _running_tasks_hold_the_slots(simulation: FleetSimulation) -> Iterator[str]:
     registry = simulation.queen.registry
     held = Counter(attempt.target.key for attempt in simulation.queen.runs._attempts.values())
-    if held != registry.leases_by_replica:
-        yield f"leased slots: {registry.leases_by_replica}, running tasks: {held}"
+    if held != registry.leases_by_replica():
+        yield f"leased slots: {registry.leases_by_replica()}, running tasks: {held}"
     for key in held:
         node = simulation.model.nodes.get(key[1])
         if node and node.offline:

@@ -10,6 +10,7 @@ from llama_orch.engines.wire.adapters import adapters
 from queen_rbee.fleet.fleet import Fleet
 from queen_rbee.metrics import Metrics
 from queen_rbee.pools.registry import PoolRegistry
+from queen_rbee.shared.in_process import StoredNodes
 from tests.unit.queen_rbee.memory_store import MemoryStore
 
 MACHINE, OTHER_MACHINE = "a" * 32, "b" * 32
@@ -46,7 +47,7 @@ class FleetRig:
 
     def __post_init__(self) -> None:
         self.metrics = Metrics()
-        self.fleet = Fleet(self.registry, self.store, self.metrics, self._displace, TIMEOUT_MS, CHECK_S)
+        self.fleet = Fleet(self.registry, StoredNodes(self.store), self.metrics, self._displace, TIMEOUT_MS, CHECK_S)
 
     def _displace(self, keys, _reason: str) -> int:
         self.displaced += keys

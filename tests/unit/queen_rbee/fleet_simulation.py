@@ -17,6 +17,7 @@ from queen_rbee.dispatch.failures import FailureKind, RelayFailure
 from queen_rbee.fleet.fleet import Fleet
 from queen_rbee.intake.recovery import restore
 from queen_rbee.pools.candidates import Candidate, ReplicaKey
+from queen_rbee.shared.in_process import StoredNodes
 from queen_rbee.store.protocol import Document, Kind
 from queen_rbee.tasks.task import Task
 from tests.unit.queen_rbee.fleet_model import FleetModel
@@ -74,7 +75,7 @@ class FleetSimulation:
         self.queen = queen = build_queen(ScriptedEngine(), store=store)
         queen.circuits.is_healthy = self.is_healthy
         queen.registry.synced = False  # tasks for a pool that is still unknown wait for it
-        parts = queen.registry, store, queen.metrics, queen.runs.displace
+        parts = queen.registry, StoredNodes(store), queen.metrics, queen.runs.displace
         self.fleet = Fleet(*parts, TIMEOUT_MS, CHECK_S)
         await self.fleet.load()
         await restore(store, queen.intake, queen.book, queen.accounting)
@@ -115,7 +116,7 @@ class FleetSimulation:
         finally:
             del self.channels[task]
 
-    def lease(self, key: ReplicaKey) -> None:
+    async def lease(self, key: ReplicaKey) -> bool:
         """Replaces the registry's: check that the replica takes tasks and has a free slot."""
         replica, place = self.queen.registry.replicas.get(key), self.model.places.get(key)
         if (
@@ -128,7 +129,7 @@ class FleetSimulation:
             self.violations.append(f"a task is placed on {key}, which has no free slot: {replica}")
         if not place or not place[2]:
             self.violations.append(f"a task is placed on {key}, which takes no tasks: {place}")
-        self._lease(key)
+        return await self._lease(key)
 
     def _check_start(self, task: Task, target: Candidate) -> None:
         """Check that the engine suits the task, and that the task's answer has not started."""
@@ -157,8 +158,8 @@ class FleetSimulation:
         """Submit a task, which may be refused."""
         with suppress(ApiError):
             if durable:
-                task, _answer = await self.queen.intake.submit(request, "c")
-                self.accepted.add(task.task_id)
+                accepted = await self.queen.intake.submit(request, "c")
+                self.accepted.add(accepted.task.task_id)
             else:
                 self.queen.intake.admit(request, "c")
 

@@ -40,8 +40,8 @@ class QueenCore:
 
     async def accept(self, prompt: str | None = "hello", **request) -> Task:
         """Admit a task that is stored."""
-        task, _accepted = await self.intake.submit(TaskRequest(prompt=prompt, **request), "c")
-        return task
+        accepted = await self.intake.submit(TaskRequest(prompt=prompt, **request), "c")
+        return accepted.task
 
     def pool(self, **changes) -> PoolStatus:
         """Add or replace one pool, `p` by default."""

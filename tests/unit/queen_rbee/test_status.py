@@ -8,6 +8,7 @@ from trio.testing import MockClock
 
 from llama_orch.service.notify import Notifier
 from queen_rbee.fleet.fleet import Fleet
+from queen_rbee.shared.in_process import StoredNodes
 from queen_rbee.status import INTERVAL_S, keep_status
 from tests.unit.queen_rbee.fleet_rig import CHECK_S, TIMEOUT_MS, heartbeat, registration
 from tests.unit.queen_rbee.memory_store import MemoryStore
@@ -35,7 +36,7 @@ def series_of(queen: QueenCore, label: str) -> set[str]:
 
 async def test_status_line_and_series_follow_nodes(autojump_clock: MockClock) -> None:
     queen, notifier = build_queen(ScriptedEngine()), RecordingNotifier()
-    fleet = Fleet(queen.registry, MemoryStore(), queen.metrics, queen.runs.displace, TIMEOUT_MS, CHECK_S)
+    fleet = Fleet(queen.registry, StoredNodes(MemoryStore()), queen.metrics, queen.runs.displace, TIMEOUT_MS, CHECK_S)
     loop = partial(keep_status, queen.queue, queen.registry, queen.accounting, queen.metrics, fleet, notifier)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(loop)

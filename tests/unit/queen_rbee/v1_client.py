@@ -20,6 +20,8 @@ from queen_rbee.api.v1.anthropic import AnthropicRoutes
 from queen_rbee.api.v1.engine_relay import EngineRelay
 from queen_rbee.api.v1.models import ModelRoutes
 from queen_rbee.api.v1.openai import OpenAiRoutes
+from queen_rbee.api.v1.openai_responses import ResponsesRoutes
+from queen_rbee.response_store import ResponseStore
 from tests.unit.queen_rbee.queen_core import TIMEOUT_S, QueenCore, build_queen
 from tests.unit.queen_rbee.scripted_openai import ScriptedOpenAi, scripted_openai
 
@@ -128,8 +130,8 @@ async def v1_server(**options) -> AsyncIterator[V1Server]:
         nursery.cancel_scope.cancel()
 
 
-def build_gate(queen: QueenCore, access: Access | None = None) -> Gate:
-    """Return a gate in front of the task routes and all of /v1."""
+def build_gate(queen: QueenCore, access: Access | None = None, store: ResponseStore | None = None) -> Gate:
+    """Return a gate in front of the task routes and all of /v1. Without `store`, responses are not stored."""
     app, routes = create_app("test", list, queen.metrics.registry), HotRoutes()
     relay = EngineRelay(queen.intake, queen.dispatcher, queen.queue, queen.registry)
     mount(
@@ -137,6 +139,7 @@ def build_gate(queen: QueenCore, access: Access | None = None) -> Gate:
         routes,
         TaskRoutes(queen.intake, queen.dispatcher, queen.queue, queen.book, queen.sessions),
         OpenAiRoutes(relay, queen.catalog),
+        ResponsesRoutes(relay, queen.catalog, store or ResponseStore(0, 3600)),
         AnthropicRoutes(relay, queen.catalog),
         ModelRoutes(queen.registry, queen.catalog),
         TaskListingRoutes(queen.book, queen.intake, queen.store),

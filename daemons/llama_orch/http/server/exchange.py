@@ -19,7 +19,7 @@ from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.http.server.error_shapes import ANTHROPIC_VERSION, error_answer
 from llama_orch.http.server.hang_ups import HangUp
 from llama_orch.http.server.json_scan import Shape
-from llama_orch.http.server.receiving import BODY_LIMIT_S, limit_hint, received
+from llama_orch.http.server.receiving import BODY_LIMIT_S, limit_hint, received, received_into
 from llama_orch.http.server.server_span import ServerSpan
 from llama_orch.settings.api import BODY_LIMIT
 from llama_orch.telemetry.correlation import current
@@ -87,6 +87,10 @@ class Exchange:
         limit = self.body_limit if limit is None else limit
         encoding, hint = self.headers.get("content-encoding", ""), limit_hint(limit, self.body_limit)
         return await received(self._piece, limit, shape, encoding=encoding, limit_s=limit_s, hint=hint)
+
+    async def body_into(self, take: Callable[[bytes], Awaitable[None]], limit: int) -> None:
+        """Pass the decoded body, of at most `limit` bytes, to `take` as it arrives. Raises as `body` does."""
+        await received_into(self._piece, take, limit, encoding=self.headers.get("content-encoding", ""))
 
     async def _piece(self) -> bytes | None:
         """Return the body's next chunk, or None after the last one."""

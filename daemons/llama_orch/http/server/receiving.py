@@ -78,6 +78,32 @@ async def received(
     raise _refused(408, f"the body did not arrive within {trio.current_time() - began:g} s")
 
 
+async def received_into(
+    receive: Callable[[], Awaitable[bytes | None]],
+    take: Callable[[bytes], Awaitable[None]],
+    limit: int,
+    *,
+    encoding: str = "",
+    limit_s: float = BODY_LIMIT_S,
+) -> None:
+    """Pass the body to `take` as it arrives, without keeping it. Otherwise as `received`."""
+    decode, began, size, count = _decoder(encoding), trio.current_time(), 0, 0
+    with trio.move_on_after(limit_s) as scope:
+        while (chunk := await receive()) is not None:
+            for part in decode.feed(chunk):
+                size += len(part)
+                if size > limit:
+                    raise too_long(limit)
+                await take(part)
+            count += 1
+            if count > CHUNKS_FREE + size // BYTES_PER_CHUNK:
+                raise _refused(400, f"the body's chunks are too short: {count} chunks for {size} bytes")
+            scope.deadline = began + limit_s + MIB_LIMIT_S * (size >> 20)
+        decode.end()
+        return
+    raise _refused(408, f"the body did not arrive within {trio.current_time() - began:g} s")
+
+
 def _scan(scan: JsonScan | None, body: bytearray, start: int) -> int:
     """Scan the slice of `body` at `start`; return the start of the next one."""
     if scan:

@@ -205,3 +205,20 @@ DRAIN_ENDED = Event(
     "drain of {target} {state}: {detail}",
     "The drain lasts until orchctl resume, or until its pool-managerd restarts.",
 )
+BATCH_ENDED = Event(
+    "batch_ended",
+    "0c8b216fbd3246baa611c0cc75f5f6bf",
+    "queen_rbee.batches",
+    logging.INFO,
+    "batch {batch} is {state}: {completed} of {total} requests answered, {failed} failed",
+    "No action is required. GET /v1/batches/ID names the files with the results and the failures.",
+)
+BATCH_STOPPED = Event(
+    "batch_stopped",
+    "0d47ad4b2ef14ed5a9058c4572c94436",
+    "queen_rbee.batches",
+    logging.WARNING,
+    "batch {batch} cannot go on: {reason}",
+    "If the quota is reached, the batch has failed, and what is done is in its result file: delete files, or raise\n"
+    "ORCHD_FILES_QUOTA_MB. If the disk fails, queen-rbee tries again every 10 s; nothing is lost.",
+)

@@ -25,6 +25,27 @@ ANTHROPIC_EVENTS = (
     "error",
 )
 
+RESPONSES_EVENTS = (
+    "response.created",
+    "response.in_progress",
+    "response.output_item.added",
+    "response.output_item.done",
+    "response.content_part.added",
+    "response.content_part.done",
+    "response.output_text.delta",
+    "response.output_text.done",
+    "response.refusal.delta",
+    "response.refusal.done",
+    "response.reasoning_text.delta",
+    "response.reasoning_text.done",
+    "response.function_call_arguments.delta",
+    "response.function_call_arguments.done",
+    "response.completed",
+    "response.incomplete",
+    "response.failed",
+    "error",
+)
+
 
 class ChatCompletion(OpenAiDocument):
     """A chat completion. If the engine was asked for a stream, it is assembled from the chunks."""
@@ -80,6 +101,23 @@ class TokenCount(Outbound):
     input_tokens: int
 
 
+class OpenAiResponse(OpenAiDocument):
+    """A response in OpenAI's format. `store` tells whether it can be read and continued later."""
+
+    object: Literal["response"]
+    status: Literal["completed", "incomplete"]
+    output: list[OpenAiDocument]
+    store: bool
+
+
+class DeletedResponse(Outbound):
+    """A response that is no longer stored."""
+
+    id: str
+    object: Literal["response"]
+    deleted: Literal[True]
+
+
 def _json_in(schema: JsonValue) -> dict[str, JsonValue]:
     """Return the schema of a string that contains JSON."""
     return {"type": "string", "contentMediaType": "application/json", "contentSchema": schema}
@@ -118,6 +156,20 @@ OPENAI_EVENT: Schema = {
     "type": "object",
     "properties": {"data": {"anyOf": [{"const": "[DONE]"}, _json_in(_reference(OpenAiDocument))]}},
     "required": ["data"],
+}
+RESPONSES_EVENT: Schema = {
+    "type": "object",
+    "properties": {
+        "event": {"enum": [*RESPONSES_EVENTS]},
+        "data": _json_in(
+            {
+                "type": "object",
+                "properties": {"type": {"enum": [*RESPONSES_EVENTS]}, "sequence_number": {"type": "integer"}},
+                "required": ["type", "sequence_number"],
+            }
+        ),
+    },
+    "required": ["event", "data"],
 }
 ANTHROPIC_EVENT: Schema = {
     "type": "object",

@@ -18,7 +18,7 @@ from llama_orch.telemetry.correlation import current
 from queen_rbee.api.v1.answers import Headers
 from queen_rbee.api.v1.engine_relay import EngineRelay
 from queen_rbee.api.v1.engine_routes import engine_route, with_streamed
-from queen_rbee.api.v1.failures import failure_of
+from queen_rbee.api.v1.failures import failure_of, unreadable
 from queen_rbee.api.v1.openai import CHAT
 from queen_rbee.api.v1.openai_requests import SHAPE, task_request
 from queen_rbee.pools.model_lookup import ModelCatalog, find_target
@@ -26,14 +26,13 @@ from queen_rbee.tasks.event_log import encode_json
 from queen_rbee.tasks.task import Task
 
 if TYPE_CHECKING:
-    from queen_rbee.api.v1.messages.chat_messages import Json
+    from queen_rbee.api.v1.chat.turns import Json
     from queen_rbee.api.v1.messages.events import MessageEvent
     from queen_rbee.api.v1.messages.request import CountRequest
     from queen_rbee.api.v1.messages.translator import ChunkTranslator
 
     Request = TypeVar("Request", bound=CountRequest)
 
-UNREADABLE_ANSWER = "the engine sent a chunk that is not an OpenAI chat chunk"
 NOT_COUNTED = "the engine does not report how many tokens a prompt has"
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 REQUESTS = "queen_rbee.api.v1.messages.request"
@@ -103,7 +102,7 @@ class AnthropicRoutes:
         builder = MessageBuilder()
         await self._relay.collect(exchange, task, lambda _event, data: builder.add(translator.chunk(data)))
         if not translator.valid:
-            raise _unreadable(task)
+            raise unreadable(task)
         builder.add(translator.end(task.measurements.tokens_in, task.measurements.tokens_out))
         await exchange.send_json(200, builder.message(), self._relay.headers(task))
 
@@ -144,7 +143,7 @@ class AnthropicDialect:
     def end(self) -> bytes:
         """Return the end of the message, or an error event if a chunk was unreadable."""
         if not self._translator.valid:
-            return _error_event(_unreadable(self._task))
+            return _error_event(unreadable(self._task))
         return _encode(self._translator.end(self._task.measurements.tokens_in, self._task.measurements.tokens_out))
 
     def failure(self, task: Task) -> bytes:
@@ -157,8 +156,3 @@ def _encode(events: "list[MessageEvent]") -> bytes:
 
 def _error_event(error: ApiError) -> bytes:
     return f"event: error\ndata: {encode_json(anthropic_error(error, current.get()))}\n\n".encode()
-
-
-def _unreadable(task: Task) -> ApiError:
-    body = ErrorBody(code=ErrorCode.WORKER_RESET, message=UNREADABLE_ANSWER, retriable=True, pool_id=task.place.pool_id)
-    return ApiError(502, body)

@@ -1,6 +1,7 @@
 """Declaration of /v1 routes that an engine answers."""
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import JsonValue
@@ -54,11 +55,12 @@ def engine_route(
     *,
     errors: tuple[int, ...] = (),
     name: str = "",
+    links: Mapping[str, str] = MappingProxyType({}),
 ) -> Callable[[GateHandler], GateHandler]:
     """Declare a POST route that passes its request on to an engine.
 
     `answer` and `events` name schemas in `openapi.schemas`, which is imported only for the API description: of the
-    document, and of each event of the stream. Without `events` the route does not stream.
+    document, and of each event of the stream. Without `events` the route does not stream. `links` as in Reply.
     """
     content: dict[str, Content] = {JSON: Deferred(SCHEMAS, answer)}
     if events:
@@ -67,11 +69,7 @@ def engine_route(
         "POST",
         path,
         summary,
-        {
-            200: Reply(
-                "The answer.", content, ("X-Queue-Position", "Preference-Applied", *PLACE_HEADERS, *BUDGET_HEADERS)
-            )
-        },
+        {200: Reply("The answer.", content, ANSWER_HEADERS, links)},
         name=name,
         body=RequestBody(body, examples),
         parameters=TASK_PARAMETERS,

@@ -21,6 +21,7 @@ STATUS: Mapping[ErrorCode, int] = {
 }
 """Status of a task that fails after admission. Codes that are not listed are 500."""
 
+UNREADABLE_ANSWER = "the engine sent a chunk that is not an OpenAI chat chunk"
 PROMPT_FIELDS: Mapping[Endpoint, str] = {
     "completion": "prompt",
     "chat": "messages",
@@ -48,6 +49,12 @@ def failure_of(task: Task) -> ApiError:
     )
     headers = (*retry_headers(error.retry_after_ms), *applied(task.request.wait_s))
     return ApiError(STATUS.get(code, 500), body, headers)
+
+
+def unreadable(task: Task) -> ApiError:
+    """Return the failure of an engine whose answer cannot be translated."""
+    body = ErrorBody(code=ErrorCode.WORKER_RESET, message=UNREADABLE_ANSWER, retriable=True, pool_id=task.place.pool_id)
+    return ApiError(502, body)
 
 
 def _prompt_too_long(task: Task) -> list[FieldProblem]:

@@ -55,8 +55,9 @@ class Read(Generic[T]):
 class Batch:
     """Operations that take effect together: tasks are erased, tasks are added, then documents change in their order.
 
-    `unawaited` are the rows of `documents` that no caller waits for. `awaited` is whether a caller waits for anything
-    in the batch, `durable` whether it must survive a power failure, `repairs` whether it is the first after a failure.
+    `unawaited` are the rows of `documents` that no caller waits for. `callers` is the number of callers that wait for
+    anything in the batch, `durable` whether it must survive a power failure, `repairs` whether it is the first after a
+    failure.
     """
 
     erased: list[int] = field(default_factory=list)
@@ -65,7 +66,7 @@ class Batch:
     unawaited: dict[Kind, list[DocumentRow]] = field(default_factory=dict)
     reads: list[Read[Any]] = field(default_factory=list)
     ping: bool = False
-    awaited: bool = False
+    callers: int = 0
     durable: bool = False
     repairs: bool = False
     done: trio.Event = field(default_factory=trio.Event)
@@ -77,7 +78,7 @@ class Batch:
         return bool(self.tasks or self.erased or self.documents or self.ping or self.repairs)
 
     def __bool__(self) -> bool:
-        return self.awaited or self.writes
+        return self.callers > 0 or self.writes
 
     def change(self, kind: Kind, change: DocumentRow | Removal) -> None:
         self.documents.setdefault(kind, []).append(change)

@@ -1,8 +1,10 @@
 """The loop that does all writing: it takes the pending batch, writes it in a thread, and wakes the waiting callers.
 
-Operations that arrive during a write form the next batch: the slower the disk, the larger the batches. Operations that
-no caller waits for are collected for LATER_S. No caller waits longer than STALL_S (plus a watchdog interval) for a disk
-that does not answer. While writes fail, callers get the failure at once, and the loop retries every RETRY_S.
+Operations that arrive during a write form the next batch: the slower the disk, the larger the batches. If several
+callers shared a batch, the next one begins PACE_S after it began or later, because a commit costs as much CPU as ten
+tasks. Operations that no caller waits for are collected for LATER_S. No caller waits longer than STALL_S (plus a
+watchdog interval) for a disk that does not answer. While writes fail, callers get the failure at once, and the loop
+retries every RETRY_S.
 """
 
 from collections.abc import Callable
@@ -20,6 +22,7 @@ from queen_rbee.store.sqlite.database import Database
 from queen_rbee.store.sqlite.failures import DISK_HINT, failure
 
 LATER_S = 0.05
+PACE_S = 0.004
 PAUSE_S = 1.0
 """The files are cleaned up after this idle time."""
 RETRY_S = 1.0
@@ -36,6 +39,9 @@ class BatchLoop:
         self.pending = Batch()
         self._database = database
         self._writing = Batch()
+        self._began_at = float("-inf")
+        """When the last write began, on trio's clock."""
+        self._in_thread_since: float | None = None
         self._work, self._urgent = Bell(), Bell()
         self._limiter = trio.CapacityLimiter(1)
         self._failure: StoreFailure | None = None
@@ -55,22 +61,40 @@ class BatchLoop:
 
     async def wait_written(self, batch: Batch) -> None:
         """Wait until `batch`, which must be `pending`, is written or has failed; see its `failure`."""
-        if not batch.awaited:
-            batch.awaited = True
+        batch.callers += 1
+        if batch.callers == 1:
             self._work.ring()
             self._urgent.ring()
         await batch.done.wait()
 
     async def run(self, pulse: Pulse) -> None:
         """Write forever. Cancellation does not interrupt a write."""
-        try:
-            while True:
-                idle = await self._wait(pulse)
+        watching = trio.CancelScope(shield=True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch, pulse, watching)
+            try:
+                while True:
+                    idle = await self._wait(pulse)
+                    with trio.CancelScope(shield=True):
+                        await self._work_once(idle=idle)
+            finally:
                 with trio.CancelScope(shield=True):
-                    await self._work_once(pulse, idle=idle)
-        finally:
-            with trio.CancelScope(shield=True):
-                await self._close(pulse)
+                    await self._close()
+                watching.cancel()
+
+    async def _watch(self, pulse: Pulse, scope: trio.CancelScope) -> None:
+        """Look after the thread until `scope` is cancelled.
+
+        The watchdog is fed while the thread works, because a restart does not help if the disk stalls.
+        """
+        with scope:
+            while True:
+                await trio.sleep(pulse.interval_s)
+                if self._in_thread_since is None:
+                    continue
+                pulse.beat()
+                if trio.current_time() - self._in_thread_since > STALL_S:
+                    self._fail_stalled()
 
     async def _wait(self, pulse: Pulse) -> bool:
         """Wait until there is work. Return whether there was none for PAUSE_S or a watchdog interval."""
@@ -79,24 +103,26 @@ class BatchLoop:
         if not self.pending and not self._failure:
             pause_s = PAUSE_S if self._database.needs_clean_up else pulse.interval_s
             idle = not await self._work.wait(min(pause_s, pulse.interval_s))
-        if not self.pending.awaited and not idle:
+        if not self.pending.callers and not idle:
             await self._urgent.wait(min(RETRY_S if self._failure else LATER_S, pulse.interval_s))
+        if pause_s := pause_before_write(self._writing.callers, trio.current_time() - self._began_at):
+            await trio.sleep(pause_s)
         return idle
 
-    async def _work_once(self, pulse: Pulse, *, idle: bool) -> None:
+    async def _work_once(self, *, idle: bool) -> None:
         if self.pending or self._failure:
-            await self._write(pulse)
+            await self._write()
         if self._database.clean_up_due or (idle and self._database.needs_clean_up):
-            failed = await self._in_thread(self._database.clean_up, pulse)
+            failed = await self._in_thread(self._database.clean_up)
             if failed:
                 self._report_failure(failed)
 
-    async def _write(self, pulse: Pulse) -> None:
+    async def _write(self) -> None:
         batch, self.pending = self.pending, Batch()
         if self._failure:
             batch.repairs = batch.durable = True
-        self._writing = batch
-        failed = await self._in_thread(partial(self._database.work, batch), pulse)
+        self._writing, self._began_at = batch, trio.current_time()
+        failed = await self._in_thread(partial(self._database.work, batch))
         if failed:
             self._retry_later(batch)
             self._report_failure(failed)
@@ -105,23 +131,13 @@ class BatchLoop:
             self._report_recovery()
         batch.settle(failed)
 
-    async def _in_thread(self, work: Callable[[], StoreFailure | None], pulse: Pulse) -> StoreFailure | None:
-        """Run blocking `work`. The watchdog is fed meanwhile, because a restart does not help if the disk stalls."""
-        failures: list[StoreFailure | None] = []
-        done = trio.Event()
-
-        async def call() -> None:
-            failures.append(await trio.to_thread.run_sync(work, limiter=self._limiter))
-            done.set()
-
-        started = trio.current_time()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(call)
-            while not done.is_set():
-                await pulse.wait(done)
-                if trio.current_time() - started > STALL_S:
-                    self._fail_stalled()
-        return failures[0]
+    async def _in_thread(self, work: Callable[[], StoreFailure | None]) -> StoreFailure | None:
+        """Run blocking `work`."""
+        self._in_thread_since = trio.current_time()
+        try:
+            return await trio.to_thread.run_sync(work, limiter=self._limiter)
+        finally:
+            self._in_thread_since = None
 
     def _fail_stalled(self) -> None:
         """Fail all waiting callers because the disk does not answer. The write in progress may still succeed."""
@@ -146,15 +162,24 @@ class BatchLoop:
             emit(events.STORE_WORKING, file=self._database.file, lost=self._dropped)
         self._failure, self._dropped = None, 0
 
-    async def _close(self, pulse: Pulse) -> None:
+    async def _close(self) -> None:
         """Write the pending operations once, then close the database."""
         self.closed = True
         if self.pending:
-            await self._write(pulse)
+            await self._write()
         self.pending.settle(StoreFailure(STOPPING))
-        failed = await self._in_thread(self._database.close, pulse)
+        failed = await self._in_thread(self._database.close)
         if failed:
             self._report_failure(failed)
+
+
+def pause_before_write(callers: int, since_s: float) -> float:
+    """Return how many seconds to collect operations before the next write.
+
+    `callers` shared the last write, which began `since_s` seconds ago. After a write for a single caller there is no
+    pause: at low load nobody waits for others.
+    """
+    return max(0.0, PACE_S - since_s) if callers > 1 else 0.0
 
 
 def copy_failure(original: StoreFailure) -> StoreFailure:

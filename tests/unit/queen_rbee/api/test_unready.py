@@ -24,8 +24,9 @@ def started_event(task: Task):
 async def test_start_is_not_predicted_without_ready_pool(how):
     queen = build_queen(ScriptedEngine())
     queen.pool(**how)
-    task, answer = await queen.intake.submit(TaskRequest(prompt="hello"), "c")
-    assert answer.predicted_start_ms is None
+    accepted = await queen.intake.submit(TaskRequest(prompt="hello"), "c")
+    task = accepted.task
+    assert json.loads(accepted.body)["predicted_start_ms"] is None
     assert started_event(task) == {"queue_position": 0, "predicted_start_ms": None}
     assert queen.intake.position(task) == (0, None)
     queen.pool()
@@ -64,7 +65,7 @@ async def test_task_behind_busy_slots_keeps_waiting(autojump_clock):
     async with running_queen(pool_wait_s=5.0) as queen:
         (replica,) = queen.registry.replicas.all()
         for _slot in range(2):
-            queen.registry.lease(replica.key)
+            await queen.registry.lease(replica.key)
         task = queen.submit()
         await trio.sleep(100)
         assert not task.state.final

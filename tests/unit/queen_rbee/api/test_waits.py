@@ -81,8 +81,8 @@ async def test_wait_ends_with_503_and_the_load_goes_on(autojump_clock):
 
 async def test_wait_for_a_busy_slot_ends_with_429(autojump_clock):
     async with v1_server() as server:
-        server.queen.registry.lease(("p", "r0"))
-        server.queen.registry.lease(("p", "r0"))
+        await server.queen.registry.lease(("p", "r0"))
+        await server.queen.registry.lease(("p", "r0"))
         answer = await server.ask(CHAT, BODIES[CHAT], prefer="wait=2")
         assert (answer.status, answer.error["code"]) == (429, "ADMISSION_REJECT")
         assert promised(server) == []

@@ -48,11 +48,11 @@ def test_capacity_counts_suitable_replicas_only():
     assert forecast.capacity(Demand(pin="nowhere")).slots_total == 0
 
 
-def test_capacity_follows_lease_drain_and_ended_task_at_once():
+async def test_capacity_follows_lease_drain_and_ended_task_at_once():
     queen = two_pools()
     forecast, registry = queen.forecast, queen.registry
     assert forecast.capacity(ANY).slots_free == 4
-    registry.lease(("large", "r0"))
+    await registry.lease(("large", "r0"))
     assert forecast.capacity(ANY).slots_free == 3
     registry.release(("large", "r0"))
     before = forecast.capacity(ANY).rate

@@ -4,11 +4,13 @@ import dataclasses
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llama_orch.contracts.tasks import TaskRequest
 from llama_orch.engines.wire.passage import Passage
-from queen_rbee.dispatch.max_tokens import fit_to_context, fit_to_error, tokens_left
-from queen_rbee.pools.candidates import demand_of
+from queen_rbee.dispatch.max_tokens import available_context, fit_to_context, fit_to_error, tokens_left
+from queen_rbee.pools.candidates import Demand, demand_of
 from queen_rbee.pools.replica_index import ReplicaIndex
 from tests.unit.queen_rbee.imitations.server import listening
 from tests.unit.queen_rbee.imitations.vllm import VllmImitation
@@ -54,6 +56,17 @@ def test_max_tokens_is_clamped_to_the_largest_context(sizes, requested, max_toke
     fitted_request = fit_to_context(TaskRequest(max_tokens=requested), passage(), with_contexts(*sizes))
     assert (fitted_request.max_tokens, fitted_request.ctx) == (max_tokens, ctx)
     assert demand_of(fitted_request, passage()).ctx == ctx
+
+
+@given(st.integers(1, 50), st.lists(st.one_of(st.none(), st.integers(1, 50)), max_size=4))
+def test_available_context_is_that_of_a_suitable_replica(max_tokens, sizes):
+    """The context that is required never excludes a replica with room for the answer."""
+    index = with_contexts(*sizes)
+    large_enough = index.suitable(Demand(endpoint="chat", ctx=max_tokens))
+    known = [found.ctx_max for found in large_enough if found.ctx_max]
+    largest = max((size for size in sizes if size), default=None)
+    expected = max_tokens if known else None if large_enough else largest
+    assert available_context(max_tokens, index.contexts(Demand(endpoint="chat"))) == expected
 
 
 @pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)

@@ -1,5 +1,7 @@
 """The admission queue agrees with a simple model of it."""
 
+from collections import Counter
+
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
@@ -129,6 +131,11 @@ class QueueAgainstModel(RuleBasedStateMachine):
         assert set(self.queue.order()) == set(self.model)
         assert all(task in self.queue for task in self.model)
         assert self.queue.depth("batch") == len(self.waiting("batch"))
+
+    @invariant()
+    def counts_the_tasks_of_each_lane(self):
+        depths = {self.model[first][:2]: number for first, number in self.queue.lane_depths()}
+        assert depths == Counter((priority, lane) for priority, lane, _weight in self.model.values())
 
     @invariant()
     def is_fifo_inside_a_priority(self):

@@ -55,7 +55,7 @@ async def test_same_pool_on_two_nodes_has_two_relay_urls():
 async def test_silent_node_goes_offline_and_its_tasks_end(autojump_clock):
     rig = FleetRig()
     await rig.join()
-    rig.registry.lease(("p", "n1"))
+    await rig.registry.lease(("p", "n1"))
     await trio.sleep(TIMEOUT_MS / 1000)
     await rig.fleet.check(trio.current_time())
     assert rig.open_nodes == {"n1"}, "a silence of exactly the timeout is tolerated"
@@ -67,7 +67,7 @@ async def test_silent_node_goes_offline_and_its_tasks_end(autojump_clock):
 async def test_tasks_of_unreported_pool_end_with_silent_node(autojump_clock):
     rig = FleetRig()
     await rig.join()
-    rig.registry.lease(("p", "n1"))
+    await rig.registry.lease(("p", "n1"))
     rig.fleet.heartbeat("n1", heartbeat(pools=[]))
     assert rig.fleet.node("n1").active_leases == 1
     await rig.fleet.check(trio.current_time() + TIMEOUT_MS / 1000 + 0.001)

@@ -80,7 +80,7 @@ async def site(*nodes: str) -> AsyncIterator[Site]:
 
 async def test_drain_ends_when_last_task_has_ended(autojump_clock):
     async with site("n1") as here:
-        here.rig.registry.lease(("p", "n1"))
+        await here.rig.registry.lease(("p", "n1"))
         drain = await here.operations.drain(POOL, DrainRequest())
         assert (drain.state, drain.leases_total, drain.leases_left) == (OperationState.RUNNING, 1, 1)
         assert here.rig.open_nodes == set()
@@ -111,7 +111,7 @@ async def test_drain_of_node_affects_all_its_pools():
 
 async def test_drain_interrupts_tasks_at_deadline(autojump_clock):
     async with site("n1") as here:
-        here.rig.registry.lease(("p", "n1"))
+        await here.rig.registry.lease(("p", "n1"))
         drain = await here.operations.drain(POOL, DrainRequest(deadline_ms=60_000))
         started = trio.current_time()
         assert await here.ended(drain.operation_id) is OperationState.DONE
@@ -124,7 +124,7 @@ async def test_drain_interrupts_tasks_at_deadline(autojump_clock):
 @pytest.mark.parametrize("node", ["registers again", "reports no pool"])
 async def test_drain_waits_for_tasks_of_unreported_pool(target, node, autojump_clock):
     async with site("n1") as here:
-        here.rig.registry.lease(("p", "n1"))
+        await here.rig.registry.lease(("p", "n1"))
         drain = await here.operations.drain(target, DrainRequest(deadline_ms=60_000))
         if node == "registers again":
             await here.rig.fleet.register(registration(), "192.0.2.1")
@@ -139,7 +139,7 @@ async def test_drain_waits_for_tasks_of_unreported_pool(target, node, autojump_c
 
 async def test_drain_of_node_without_pools_counts_its_tasks(autojump_clock):
     async with site("n1") as here:
-        here.rig.registry.lease(("p", "n1"))
+        await here.rig.registry.lease(("p", "n1"))
         await here.rig.fleet.register(registration(), "192.0.2.1")
         drain = await here.operations.drain(NODE, DrainRequest())
         assert (drain.state, drain.leases_total) == (OperationState.RUNNING, 1)
@@ -148,7 +148,7 @@ async def test_drain_of_node_without_pools_counts_its_tasks(autojump_clock):
 async def test_drain_fails_if_interrupted_task_does_not_end(autojump_clock):
     async with site("n1") as here:
         here.operations._interrupt_tasks = lambda keys, reason: 1
-        here.rig.registry.lease(("p", "n1"))
+        await here.rig.registry.lease(("p", "n1"))
         drain = await here.operations.drain(POOL, DrainRequest(deadline_ms=0))
         assert await here.ended(drain.operation_id) is OperationState.FAILED
         assert here.operations.view(drain.operation_id).leases_left == 1
@@ -157,7 +157,7 @@ async def test_drain_fails_if_interrupted_task_does_not_end(autojump_clock):
 
 async def test_resume_cancels_running_drain_and_its_deadline(autojump_clock):
     async with site("n1") as here:
-        here.rig.registry.lease(("p", "n1"))
+        await here.rig.registry.lease(("p", "n1"))
         drain = await here.operations.drain(POOL, DrainRequest(deadline_ms=1000))
         done = await here.operations.resume(POOL)
         assert done.state is OperationState.DONE

@@ -88,7 +88,7 @@ async def test_node_without_mac_may_not_sleep() -> None:
 
 async def test_node_with_leased_slot_may_not_sleep() -> None:
     rig = await rig_with_node()
-    rig.registry.lease(("p", "n1"))
+    await rig.registry.lease(("p", "n1"))
     assert not sleep(rig)
     rig.registry.release(("p", "n1"))
     assert sleep(rig)

@@ -10,7 +10,7 @@ import trio.testing
 
 from llama_orch.contracts.errors import ApiError, ErrorCode
 from llama_orch.contracts.pools import PoolState
-from llama_orch.contracts.tasks import TaskRequest, TaskState
+from llama_orch.contracts.tasks import TaskAccepted, TaskRequest, TaskState
 from queen_rbee.store.protocol import StoreFailure
 from queen_rbee.tasks.task import Task
 from tests.unit.queen_rbee.queen_core import QueenCore, build_queen, end_events, running_queen, wait_for_free_slots
@@ -44,11 +44,13 @@ def refusal_of(queen: QueenCore, **request) -> ApiError:
 
 async def test_task_is_stored_before_the_client_gets_202():
     async with stopped_queen() as queen:
-        task, answer = await queen.intake.submit(TaskRequest(prompt="hello", max_tokens=5), "find-me", "00-trace")
+        request = TaskRequest(prompt="hello", max_tokens=5)
+        task, position, body = await queen.intake.submit(request, "find-me", "00-trace")
         stored = queen.store.tasks[task.task_id]
         assert (stored.job_id, stored.correlation_id, stored.traceparent) == (task.job_id, "find-me", "00-trace")
         assert TaskRequest.model_validate_json(stored.request) == TaskRequest(prompt="hello", max_tokens=5)
-        assert (answer.task_id, answer.queue_position) == (task.task_id, 0)
+        answer = TaskAccepted.model_validate_json(body)
+        assert (answer.task_id, answer.queue_position, position) == (task.task_id, 0, 0)
 
 
 async def test_prompt_is_forgotten_when_the_task_ends():

@@ -43,13 +43,12 @@ def test_report_replaces_earlier_report_of_source():
 
 
 @given(st.lists(st.sampled_from(["lease", "release", "update", "forget"]), max_size=30))
-def test_leases_survive_changing_reports(operations):
+async def test_leases_survive_changing_reports(operations):
     known, leased = registry(), 0
     known.update("s", 0, [pool(slots=64)])
     for operation in operations:
         if operation == "lease":
-            known.lease(KEY)
-            leased += 1
+            leased += await known.lease(KEY)
         elif operation == "release" and leased:
             known.release(KEY)
             leased -= 1
@@ -70,7 +69,7 @@ async def test_only_changes_relevant_to_placement_ring_bell():
     assert await rung(bell)
     known.update("s", 0, [pool()])
     assert not await rung(bell), "an unchanged report"
-    known.lease(KEY)
+    await known.lease(KEY)
     assert not await rung(bell)
     known.release(KEY)
     assert await rung(bell)
@@ -85,10 +84,10 @@ def test_pool_without_engine_has_placeholder_replica():
     assert (candidate.pool_id, candidate.state, candidate.open) == ("p", PoolState.FAILED, False)
 
 
-def test_open_slots_exclude_unready_and_draining_pools():
+async def test_open_slots_exclude_unready_and_draining_pools():
     known = registry()
     known.update("s", 0, [pool("a"), pool("b", ready=False), pool("c", draining=True)])
-    known.lease(("a", "r0"))
+    await known.lease(("a", "r0"))
     assert known.replicas.slots_open == 1
 
 

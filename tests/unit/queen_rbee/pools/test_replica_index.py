@@ -10,7 +10,7 @@ from llama_orch.contracts.pools import PoolState
 from llama_orch.engines.wire.passage import Endpoint
 from queen_rbee.pools.candidates import Candidate, Demand, ReplicaKey, serves_model
 from queen_rbee.pools.placement import suitable
-from queen_rbee.pools.replica_index import DEMANDS_LIMIT, ReplicaIndex
+from queen_rbee.pools.replica_index import DEMANDS_LIMIT, Contexts, ReplicaIndex
 
 MODELS = ("file:/m/Tiny.gguf", "tiny", "big.gguf")
 ENDPOINTS: frozenset[Endpoint] = frozenset({"completion", "chat"})
@@ -52,6 +52,7 @@ def apply(operations: list[Candidate | ReplicaKey]) -> tuple[ReplicaIndex, list[
             known.pop(change, None)
         for demand in DEMANDS:
             index.suitable(demand)
+            index.contexts(demand)
     return index, [known[key] for key in sorted(known)]
 
 
@@ -66,6 +67,8 @@ def test_lists_equal_full_scan(operations: list[Candidate | ReplicaKey]):
         assert list(index.serving(model)) == [found for found in known if serves_model(found, model)]
     for demand in DEMANDS:
         assert list(index.suitable(demand)) == suitable(known, demand)
+        sizes = [found.ctx_max for found in suitable(known, demand)]
+        assert index.contexts(demand) == Contexts(max((size for size in sizes if size), default=None), None in sizes)
 
 
 @given(changes)
@@ -99,3 +102,4 @@ def test_demands_beyond_limit_are_answered():
     index = ReplicaIndex([replica])
     for ctx in range(1, 2 * DEMANDS_LIMIT):
         assert bool(index.suitable(Demand(ctx=ctx))) is (ctx <= 100)
+        assert index.contexts(Demand(ctx=ctx)).largest == (100 if ctx <= 100 else None)

@@ -57,8 +57,8 @@ async def test_prompt_leaves_its_replica_while_that_is_busy():
     async with fleet() as queen:
         home = await served(queen, "a" * 2000)
         key = ("p", str(home))
-        queen.registry.lease(key)
-        queen.registry.lease(key)
+        await queen.registry.lease(key)
+        await queen.registry.lease(key)
         assert await served(queen, "a" * 2000) != home
         assert counted(queen)["busy"] == 1
         queen.registry.release(key)

@@ -190,7 +190,9 @@ class Site:
 
     async def _dispatch(self) -> None:
         while True:
-            for task, target in self.placer.place_waiting():
+            blocked: set[Demand] = set()
+            while placed := await self.placer.place_next(blocked):
+                task, target = placed
                 self.queue.take(task)
                 self.keeper.started(task, target)
                 self.nursery.start_soon(self._serve, task, target)

@@ -18,6 +18,7 @@ from queen_rbee.fleet.fleet import Fleet
 from queen_rbee.fleet.managers import PoolManagers
 from queen_rbee.fleet.operations import Operations
 from queen_rbee.pools.source_reports import PoolKey
+from queen_rbee.shared.in_process import StoredNodes
 from queen_rbee.tasks.task import Task
 from queen_rbee.waking.packets import magic_packet
 from queen_rbee.waking.waker import LOOK_S, Waker
@@ -80,7 +81,7 @@ async def scene(*node_ids: str) -> AsyncIterator[Scene]:
     with receiver() as packets:
         queen = build_queen(ScriptedEngine())
         registry, metrics = queen.registry, queen.metrics
-        fleet = Fleet(registry, queen.store, metrics, lambda _keys, _reason: 0, 30_000, 10.0)
+        fleet = Fleet(registry, StoredNodes(queen.store), metrics, lambda _keys, _reason: 0, 30_000, 10.0)
         operations = Operations(registry, PoolManagers(fleet, registry, ()), lambda _keys, _reason: 0)
         wanted: set[PoolKey] = set()
 

@@ -7,20 +7,9 @@ clients). A block that no engine supports is refused.
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    FailFast,
-    Field,
-    JsonValue,
-    StringConstraints,
-)
+from pydantic import AfterValidator, BeforeValidator, FailFast, Field, StringConstraints
 
-from llama_orch.http.server.bodies import finite
-
-Name = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+from queen_rbee.api.v1.chat.fields import Lenient, Name, Object, Url, release_gil
 
 UNSUPPORTED: Mapping[str, str] = {
     "document": "documents are not supported: send their content as a text block",
@@ -29,23 +18,6 @@ UNSUPPORTED: Mapping[str, str] = {
     "tool_reference": "tool search is not supported: list each tool in `tools`",
 }
 """Messages for the block types that only Anthropic's own service supports."""
-
-
-def _finite(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    # JSON has no infinity, but 1e999 is parsed as one
-    if not finite(value):
-        raise ValueError("numbers must be finite")
-    return value
-
-
-Object = Annotated[dict[str, JsonValue], AfterValidator(_finite)]
-"""A JSON object without infinite numbers, so that it can be serialized again."""
-
-
-class Lenient(BaseModel):
-    """A model of another API, whose clients may be newer than this release: unknown fields are ignored."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
 
 class Text(Lenient):
@@ -63,7 +35,7 @@ class UrlImage(Lenient):
     """An image that the engine fetches, if it can."""
 
     type: Literal["url"]
-    url: Annotated[str, StringConstraints(pattern=r"^https?://", max_length=8192)]
+    url: Url
 
 
 class Image(Lenient):
@@ -110,16 +82,10 @@ class ToolResult(Lenient):
     is_error: bool | None = None
 
 
-def _release_gil(block: object) -> object:
-    """Run Python code for each block, so that other threads get a turn: pydantic alone holds the interpreter's lock
-    through all of 30,000 blocks."""
-    return block
-
-
 Block = Annotated[
     Text | Image | Thinking | RedactedThinking | ToolUse | ToolResult,
     Field(discriminator="type"),
-    AfterValidator(_release_gil),
+    AfterValidator(release_gil),
 ]
 Blocks = Annotated[
     tuple[Block, ...], FailFast(), BeforeValidator(as_blocks, json_schema_input_type=str | tuple[Block, ...] | None)

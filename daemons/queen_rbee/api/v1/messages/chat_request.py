@@ -1,19 +1,13 @@
-"""Translation of Anthropic's request into the body of an OpenAI chat completion that every engine accepts.
-
-A tool that the model must use is the only one offered: llama-server treats a `tool_choice` that names a function as
-`auto`.
-"""
+"""Translation of Anthropic's request into the body of an OpenAI chat completion that every engine accepts."""
 
 from collections.abc import Mapping
 
-from pydantic import JsonValue
-
-from queen_rbee.api.v1.messages.chat_messages import Json, chat_messages, continues_assistant_turn
+from queen_rbee.api.v1.chat import options
+from queen_rbee.api.v1.chat.turns import Json
+from queen_rbee.api.v1.messages.chat_messages import chat_messages, continues_assistant_turn
 from queen_rbee.api.v1.messages.request import CountRequest, MessagesRequest, OutputConfig, ThinkingWish, Tool
 
 CHOICES: Mapping[str, str] = {"auto": "auto", "any": "required", "tool": "required", "none": "none"}
-EFFORTS: Mapping[str, str] = {"low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
-"""OpenAI's `reasoning_effort`. Engines refuse values that they do not know."""
 
 
 def chat_body(request: MessagesRequest) -> Json:
@@ -41,39 +35,25 @@ def _tools(request: CountRequest) -> Json:
     choice, offered = request.tool_choice, request.tools or ()
     if choice and choice.type == "tool":
         offered = tuple(tool for tool in offered if tool.name == choice.name)
-    if not offered:
-        return {}
-    body: Json = {"tools": [_function(tool) for tool in offered]}
-    if choice:
-        body["tool_choice"] = CHOICES[choice.type]
-        if choice.disable_parallel_tool_use:
-            body["parallel_tool_calls"] = False
-    return body
+    parallel = False if choice and choice.disable_parallel_tool_use else None
+    return options.tools(map(_function, offered), CHOICES[choice.type] if choice else None, parallel=parallel)
 
 
-def _function(tool: Tool) -> JsonValue:
-    function: Json = {"name": tool.name, "description": tool.description or "", "parameters": tool.input_schema}
-    return {"type": "function", "function": function}
+def _function(tool: Tool) -> Json:
+    return {"name": tool.name, "description": tool.description or "", "parameters": tool.input_schema}
 
 
 def _thinking(config: ThinkingWish | None) -> Json:
-    """Return the options for thinking.
-
-    Chat templates read `enable_thinking`, on llama-server and vLLM alike; other engines ignore it.
-    `thinking_budget_tokens` is llama-server's name; vLLM ignores it.
-    """
+    """Return the options for thinking. `thinking_budget_tokens` is llama-server's name; vLLM ignores it."""
     if config is None or config.type not in ("enabled", "disabled"):
         return {}
     enabled = config.type == "enabled"
-    body: Json = {"chat_template_kwargs": {"enable_thinking": enabled}}
+    body = options.thinking(enabled)
     return body | {"thinking_budget_tokens": config.budget_tokens} if enabled and config.budget_tokens else body
 
 
 def _output(config: OutputConfig | None) -> Json:
-    body: Json = {}
-    if config and config.format:
-        schema: Json = {"name": "answer", "schema": config.format.schema_, "strict": True}
-        body["response_format"] = {"type": "json_schema", "json_schema": schema}
-    if config and config.effort in EFFORTS:
-        body["reasoning_effort"] = EFFORTS[config.effort or ""]
-    return body
+    if config is None:
+        return {}
+    body = options.json_format("answer", config.format.schema_, strict=True) if config.format else {}
+    return body | options.effort(config.effort)

@@ -1,13 +1,10 @@
 """The events of a message stream, as in https://docs.claude.com/en/docs/build-with-claude/streaming."""
 
-import json
 from dataclasses import dataclass
 
-from pydantic import JsonValue
-
-from queen_rbee.api.v1.messages.chunks import ChatUsage
-
-Json = dict[str, JsonValue]
+from queen_rbee.api.v1.chat.chunks import ChatUsage
+from queen_rbee.api.v1.chat.frames import event_frame
+from queen_rbee.api.v1.chat.turns import Json
 
 
 @dataclass(frozen=True)
@@ -19,8 +16,7 @@ class MessageEvent:
     @property
     def frame(self) -> bytes:
         """The event in server-sent events format."""
-        text = json.dumps(self.data, ensure_ascii=False, separators=(",", ":"))
-        return f"event: {self.data['type']}\ndata: {text}\n\n".encode("utf-8", "replace")
+        return event_frame(self.data)
 
 
 STOP = MessageEvent({"type": "message_stop"})

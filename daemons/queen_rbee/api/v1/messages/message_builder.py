@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from queen_rbee.api.v1.messages.events import Json, MessageEvent
+from queen_rbee.api.v1.chat.turns import Json
+from queen_rbee.api.v1.messages.events import MessageEvent
 
 INVALID_INPUT = "INVALID_JSON"
 """Key that holds a tool's input that is not a JSON object: the model wrote it so, or was cut off."""

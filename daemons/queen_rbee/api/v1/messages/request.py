@@ -18,9 +18,8 @@ from llama_orch.contracts.errors import ApiError
 from llama_orch.contracts.openai import MAX_MESSAGES, MAX_TOOLS
 from llama_orch.contracts.validation import InvalidField, dotted, invalid_fields
 from llama_orch.http.server.bodies import invalid
-from queen_rbee.api.v1.messages.blocks import BLOCKS_OF_ROLE, UNSUPPORTED, Blocks, Lenient, Name, Object, Texts
-
-MAX_TOKENS = 16_777_216
+from queen_rbee.api.v1.chat.fields import MAX_TOKENS, Lenient, Name, Object
+from queen_rbee.api.v1.messages.blocks import BLOCKS_OF_ROLE, UNSUPPORTED, Blocks, Texts
 
 StopText = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 

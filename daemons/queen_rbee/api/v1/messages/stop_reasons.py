@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from queen_rbee.api.v1.messages.chunks import ChunkChoice
+from queen_rbee.api.v1.chat.chunks import ChunkChoice
 from queen_rbee.api.v1.messages.request import MessagesRequest
 
 STOP_SEQUENCE_FINISH = "stop_sequence"

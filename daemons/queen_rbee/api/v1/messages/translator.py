@@ -8,10 +8,11 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from queen_rbee.api.v1.messages.chunks import ChatChunk, ChatUsage, ChunkDelta
+from queen_rbee.api.v1.chat.chunks import ChatChunk, ChatUsage, ChunkDelta
+from queen_rbee.api.v1.chat.tool_calls import ToolCall, ToolCalls
+from queen_rbee.api.v1.chat.turns import Json
 from queen_rbee.api.v1.messages.events import (
     STOP,
-    Json,
     MessageEvent,
     block_delta,
     block_start,
@@ -20,7 +21,6 @@ from queen_rbee.api.v1.messages.events import (
     message_start,
 )
 from queen_rbee.api.v1.messages.stop_reasons import AnswerOptions, Ending, stop_reason
-from queen_rbee.api.v1.messages.tool_calls import ToolCall, ToolCalls
 
 BlockKind = Literal["text", "thinking", "tool_use"]
 
@@ -38,7 +38,7 @@ class ChunkTranslator:
         self._begun = False
         self._index = 0
         self._open: BlockKind | None = None
-        self._calls = ToolCalls(answer_id)
+        self._calls = ToolCalls(f"toolu_{answer_id}")
         self._ending = Ending()
         self._usage: ChatUsage | None = None
         self._prompt_usage: ChatUsage | None = None

@@ -1,4 +1,4 @@
-"""The fields of OpenAI chat chunks that a message is built from. Engines add fields and omit fields freely.
+"""The fields of OpenAI chat chunks that answers in other APIs are built from. Engines add and omit fields freely.
 
 Field names as measured with llama-server (`reasoning_content`) and as vLLM documents them (`reasoning`).
 """
@@ -7,7 +7,7 @@ import json
 
 from pydantic import JsonValue
 
-from queen_rbee.api.v1.messages.blocks import Lenient
+from queen_rbee.api.v1.chat.fields import Lenient
 
 
 class FunctionFragment(Lenient):
@@ -63,17 +63,27 @@ class PromptTokenDetails(Lenient):
     cached_tokens: int | None = None
 
 
+class CompletionTokenDetails(Lenient):
+    reasoning_tokens: int | None = None
+
+
 class ChatUsage(Lenient):
-    """Token counts. `prompt_tokens` include cached ones."""
+    """Token counts. `prompt_tokens` include cached ones, `completion_tokens` those of reasoning."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     prompt_tokens_details: PromptTokenDetails | None = None
+    completion_tokens_details: CompletionTokenDetails | None = None
 
     @property
     def cached(self) -> int | None:
         """Prompt tokens found in the prefix cache, or None if the engine does not report them."""
         return self.prompt_tokens_details.cached_tokens if self.prompt_tokens_details else None
+
+    @property
+    def reasoning(self) -> int | None:
+        """Tokens of reasoning, or None if the engine does not report them."""
+        return self.completion_tokens_details.reasoning_tokens if self.completion_tokens_details else None
 
 
 class PromptProgress(Lenient):
@@ -90,6 +100,7 @@ class PromptProgress(Lenient):
 class ChatChunk(Lenient):
     """The last chunk has `usage` and no choices."""
 
+    model: str | None = None
     choices: tuple[ChunkChoice, ...] | None = None
     usage: ChatUsage | None = None
     prompt_progress: PromptProgress | None = None

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 
-from queen_rbee.api.v1.messages.chunks import ToolCallFragment
+from queen_rbee.api.v1.chat.chunks import ToolCallFragment
 
 
 @dataclass
@@ -30,13 +30,14 @@ class ToolCall:
 
 
 class ToolCalls:
-    """All calls of an answer. OpenAI's fragments may come in any order; Anthropic's blocks follow one another.
+    """All calls of an answer. OpenAI's fragments may come in any order; parts of other APIs follow one another.
 
-    The first incomplete call is streamed as its fragments arrive; fragments of later calls are held back.
+    The first incomplete call is streamed as its fragments arrive; fragments of later calls are held back. A call to
+    which the engine gives no id has `prefix` and its number.
     """
 
-    def __init__(self, answer_id: str) -> None:
-        self._answer_id = answer_id
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
         self._known: dict[int, ToolCall] = {}
         self._pending: list[ToolCall] = []
 
@@ -48,7 +49,7 @@ class ToolCalls:
         number = len(self._known) if fragment.index is None else fragment.index
         call = self._known.get(number)
         if call is None:
-            call = self._known[number] = ToolCall(fragment.id or f"toolu_{self._answer_id}_{number}")
+            call = self._known[number] = ToolCall(fragment.id or f"{self._prefix}_{number}")
             self._pending.append(call)
         call.name = call.name or fragment.name
         call.arguments += fragment.arguments
