@@ -94,6 +94,12 @@ INDEX = (
     ),
     CommandEntry("sessions", "show the sessions; show, limit or end one", "orchctl.commands.sessions:SESSIONS"),
     CommandEntry(
+        "key",
+        "show, add and revoke the keys of users, on the machine of queen-rbee",
+        "orchctl.machine.key:KEY",
+    ),
+    CommandEntry("usage", "show what the keys of users have used", "orchctl.commands.usage:USAGE"),
+    CommandEntry(
         "models",
         "show the models that clients may request, or those on this machine's disk",
         "orchctl.commands.models:MODELS",

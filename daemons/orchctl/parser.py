@@ -27,10 +27,12 @@ from orchctl.commands.pull import PULL
 from orchctl.commands.sessions import SESSIONS
 from orchctl.commands.status import STATUS
 from orchctl.commands.tasks import TASKS
+from orchctl.commands.usage import USAGE
 from orchctl.config.config import CONFIG
 from orchctl.doctor.doctor import DOCTOR
 from orchctl.events.events import EVENTS
 from orchctl.journal.logs import LOGS
+from orchctl.machine.key import KEY
 from orchctl.machine.pool import POOL
 from orchctl.machine.reloading import PURGE, RELOAD
 from orchctl.machine.run import RUN, SERVE
@@ -68,6 +70,8 @@ COMMANDS = (
     CANCEL,
     BATCH,
     SESSIONS,
+    KEY,
+    USAGE,
     MODELS,
     PULL,
     RM,

@@ -30,6 +30,8 @@ from queen_rbee.api.v1.batch_lines import BatchLines
 from queen_rbee.dispatch.health_checks import check_forever
 from queen_rbee.intake.progress import report_progress
 from queen_rbee.intake.recovery import restore
+from queen_rbee.keys.keys_source import KeysSource
+from queen_rbee.keys.usage_file import UsageFile
 from queen_rbee.parts import Parts, build
 from queen_rbee.pools.registry import PoolRegistry
 from queen_rbee.settings import QueenSettings
@@ -62,14 +64,18 @@ async def run(settings: QueenSettings, service: Service) -> None:
         directory = state_directory(settings, service)
         async with open_store(directory, service.watchdog.pulse("store")) as store:
             parts = build(bound, store, directory, tls)
+            keys, usage = KeysSource(parts.keys, settings.keys_file, service.environ), UsageFile(directory)
             status = partial(summary, parts.queue, parts.registry, parts.fleet)
-            reloader = Reloader(settings, service, status, tls.reload)
+            reloader = Reloader(settings, service, status, tls.reload, keys.reload)
             logging.getLogger().addHandler(parts.live.journal)
+            parts.keys.restore_totals(await usage.load())
+            await keys.load()
             await _load_state(parts)
             try:
-                await _run(parts, service, reloader)
+                await _run(parts, service, reloader, usage)
             finally:
                 await parts.hop.aclose()
+            await usage.save(parts.keys)
     except StoreFailure as failure:
         raise StartupError(str(failure), failure.hint, ExitStatus.IO_ERROR) from failure
 
@@ -95,9 +101,10 @@ async def _load_state(parts: Parts) -> None:
     await restore(parts.shared.tasks, parts.intake, parts.book, parts.accounting)
 
 
-async def _run(parts: Parts, service: Service, reloader: Reloader) -> None:
+async def _run(parts: Parts, service: Service, reloader: Reloader, usage: UsageFile) -> None:
     async with trio.open_nursery() as loops:
         await _start_loops(parts, service, loops)
+        loops.start_soon(usage.keep, parts.keys)
         async with trio.open_nursery() as serving:
             await _start_serving(parts, service, reloader, serving)
             release_after_start()
@@ -177,7 +184,7 @@ async def _start_serving(parts: Parts, service: Service, reloader: Reloader, nur
     start = partial(serve, pulse=service.watchdog.pulse, shutdown=service.stop, drain_s=DRAIN_S + SERVING_MARGIN_S)
     access = Access(settings.token, settings.auth_optional, settings.second_token, page=True)
     web = WebPolicy(settings.allowed_hosts, settings.allowed_origins, own_names(settings.address.host))
-    await nursery.start(partial(start, tls=parts.tls), Gate(app, access, gate_routes, web), api)
+    await nursery.start(partial(start, tls=parts.tls), Gate(app, access, gate_routes, web, parts.keys), api)
     await nursery.start(start, Gate(app, Access(), gate_routes), local)
     await nursery.start(start, for_metrics(metrics_app(NAME, metrics), settings.token, web), scrape)
 

@@ -13,6 +13,7 @@ from llama_orch.contracts.pools import CircuitState
 from llama_orch.contracts.tasks import TaskState
 from llama_orch.telemetry.process_metrics import ProcessMetrics
 from llama_orch.telemetry.tracing.metrics import SpanCounters
+from queen_rbee.keys.key_metrics import KeyMetrics
 from queen_rbee.node_metrics import RESULT_LABELS, NodeMetrics
 from queen_rbee.pools.candidates import Candidate
 from queen_rbee.pools.health_results import check_outcome
@@ -49,6 +50,7 @@ class Metrics:
         ProcessMetrics(registry=registry)
         registry.register(SpanCounters())
         self.nodes = NodeMetrics(registry)
+        self.keys = KeyMetrics(registry)
         self.enqueued = Counter("tasks_enqueued", "Admitted tasks.", TASK_LABELS, registry=registry)
         self.started = Counter("tasks_started", "Tasks that got a slot.", TASK_LABELS, registry=registry)
         self.canceled = Counter("tasks_canceled", "Cancelled tasks.", (*REPLICA_LABELS, "reason"), registry=registry)

@@ -30,6 +30,7 @@ from queen_rbee.fleet.managers import PoolManagers
 from queen_rbee.fleet.operations import Operations
 from queen_rbee.intake.backpressure import Backpressure
 from queen_rbee.intake.intake import Intake
+from queen_rbee.keys.keyring import Keyring
 from queen_rbee.live.live import Live
 from queen_rbee.metrics import Metrics
 from queen_rbee.pools.candidates import Demand
@@ -77,6 +78,7 @@ class TaskParts:
     runs: Runs
     dispatcher: Dispatcher
     intake: Intake
+    keys: Keyring
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,9 @@ def build_task_parts(
     catalog = Catalog(store, registry.effective_pools, metrics, registry.withhold, directories=model_dirs)
     forecast = Forecast(registry)
     accounting = Accounting(book, metrics, forecast, store, sessions, catalog, artifacts)
-    queue: AdmissionQueue[Task] = AdmissionQueue(capacity, policy)
+    keys = Keyring()
+    metrics.keys.keyring = keys
+    queue: AdmissionQueue[Task] = AdmissionQueue(capacity, policy, shares=keys.shares)
     outages: Outages[Demand] = Outages(pool_wait_s)
     promises: Promises[Demand] = Promises()
     circuits = Circuits(registry, metrics, partial(is_healthy, hop=hop, metrics=metrics))
@@ -183,7 +187,18 @@ def build_task_parts(
     )
     backpressure = Backpressure(queue, forecast, outages, promises, metrics)
     intake = Intake(
-        queue, placer, dispatcher, backpressure, registry, catalog, sessions, forecast, book, shared.tasks, metrics
+        queue,
+        placer,
+        dispatcher,
+        backpressure,
+        registry,
+        catalog,
+        sessions,
+        forecast,
+        book,
+        shared.tasks,
+        metrics,
+        keys,
     )
     return TaskParts(
         store=store,
@@ -204,6 +219,7 @@ def build_task_parts(
         runs=runs,
         dispatcher=dispatcher,
         intake=intake,
+        keys=keys,
     )
 
 

@@ -1,9 +1,11 @@
 """Responses that clients of OpenAI's Responses API may continue or read later: in memory, bounded, off by default."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import trio
+
+from queen_rbee.keys.keyring import holder_name, may_see
 
 RESPONSES_LIMIT = 10_000
 """Responses that are stored, however small they are."""
@@ -19,6 +21,8 @@ class StoredResponse:
     response: bytes
     used: float = 0.0
     """When it was stored or last used, on trio's clock."""
+    owner: str | None = field(default_factory=holder_name)
+    """The name of the user's key that asked for it."""
 
     @property
     def size(self) -> int:
@@ -65,12 +69,13 @@ class ResponseStore:
         return True
 
     def get(self, response_id: str) -> StoredResponse | None:
-        """Return a stored response, which counts as used."""
+        """Return a stored response, which counts as used; None if it belongs to another user's key."""
         self.remove_expired()
-        found = self._stored.pop(response_id, None)
-        if found:
-            found.used = self._now()
-            self._stored[response_id] = found
+        found = self._stored.get(response_id)
+        if found is None or not may_see(found.owner):
+            return None
+        found.used = self._now()
+        self._stored[response_id] = self._stored.pop(response_id)
         return found
 
     def conversation(self, response_id: str) -> list[StoredResponse]:

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from llama_orch.addresses import Host
+from llama_orch.keys.keys_file import DEFAULT_PATH, VARIABLE
 from llama_orch.settings import Address, Example, Flag, Integer, Problem, Var, rule
 from llama_orch.settings.api import ApiSettings
 from llama_orch.settings.shared import (
@@ -217,6 +218,19 @@ class QueenSettings(ApiSettings):
             example="drop-lru",
         ),
     ] = "drop-lru"
+    keys_file: Annotated[
+        Path | None,
+        Var(
+            VARIABLE,
+            "File with the keys of users, see llama-orch-keys(5). The systemd credential keys.toml comes first.",
+            more="It need not exist: without it there are no keys, and nothing changes. A reload reads it again. "
+            "orchctl key add, list and revoke change it.",
+            example=str(DEFAULT_PATH),
+            allowed="the path of a file",
+            packaged=str(DEFAULT_PATH),
+            addition=True,
+        ),
+    ] = None
     response_store_bytes: Annotated[
         Integer,
         Var(

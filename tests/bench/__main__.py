@@ -11,6 +11,7 @@ from tests.bench import (
     first_token,
     fleet,
     intake,
+    keys,
     on_demand,
     overload,
     prefixes,
@@ -31,6 +32,7 @@ def main() -> int:
     store.main()
     streams.main()
     overload.main()
+    keys.main()
     fleet.main()
     downloads.main()
     traces.main()

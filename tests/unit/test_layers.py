@@ -10,10 +10,10 @@ ROOT = Path(__file__).parents[2] / "daemons"
 
 LAYERS = {
     "llama_orch": "packages urls redaction addresses bell ids telemetry contracts settings service spool http engines "
-    "files",
+    "files keys",
     "llama_orch/http": "tls client server",
-    "queen_rbee": "store shared pools settings sessions response_store tasks node_metrics metrics prefixes catalog "
-    "fleet sources dispatch intake residency waking batches live status parts api daemon __main__",
+    "queen_rbee": "store shared keys pools settings sessions response_store tasks node_metrics metrics prefixes "
+    "catalog fleet sources dispatch intake residency waking batches live status parts api daemon __main__",
     "queen_rbee/api": "paging parameters streaming static_files openapi v1 * routes",
     "queen_rbee/store": "protocol sqlite",
     "pool_managerd": "settings pools provisioner_client wait_any cluster gpus metrics relay draining engines handoffs "

@@ -7,7 +7,7 @@ import subprocess
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -22,9 +22,11 @@ from engine_provisioner.report.pool_reports import PoolReports
 from engine_provisioner.spec import pools_file
 from engine_provisioner.spec.pool_spec import OWNED_FLAGS, Group, Model, Pool, Timeouts
 from llama_orch.contracts.handoff import Handoff, HandoffModel
+from llama_orch.contracts.keys import KeyEndpoint, KeySpec
 from llama_orch.contracts.pools import ProvisioningReport
 from llama_orch.contracts.tasks import TaskRequest
 from llama_orch.http.server.routes import Route
+from llama_orch.keys import keys_file
 from llama_orch.service.exit import ExitStatus
 from llama_orch.service.run import Daemon
 from llama_orch.settings.environment_file import parse
@@ -281,6 +283,19 @@ def test_pools_file_examples_are_valid(name: str, count: int) -> None:
     assert len(examples) == count
     for example in examples:
         assert pools_file.parse(example.encode(), Path("example.toml"))
+
+
+def test_every_key_of_the_keys_file_is_documented() -> None:
+    documented = {name for entry in page("llama-orch-keys.5").entries("KEYS") for name in entry.names}
+    assert documented == set(KeySpec.model_fields)
+    text = page("llama-orch-keys.5").text
+    for endpoint in get_args(KeyEndpoint):
+        assert re.search(rf"\b{endpoint}\b", text)
+
+
+def test_keys_file_example_is_valid() -> None:
+    (example,) = [each for each in page("llama-orch-keys.5").examples() if each.startswith("[[keys]]")]
+    assert [key.name for key in keys_file.parse(example.encode(), Path("keys.toml"))] == ["alice", "nightly-report"]
 
 
 def test_example_error_matches_daemon_message() -> None:

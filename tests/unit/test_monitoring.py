@@ -25,8 +25,8 @@ RULES = ROOT / "packaging/monitoring/llama-orch.rules.yml"
 RULES_TEST = ROOT / "tests/monitoring/rules.test.yml"
 OF_PROMETHEUS = {"up", "ALERTS"}
 LABELS = {
-    "cause", "device", "engine", "engine_version", "fallback", "model_id", "node_id", "outcome", "pinned", "policy",
-    "pool_id", "priority", "reason", "replica_id", "result", "state", "uuid", "xid",
+    "cause", "device", "engine", "engine_version", "fallback", "key", "model_id", "node_id", "outcome", "pinned",
+    "policy", "pool_id", "priority", "reason", "replica_id", "result", "state", "uuid", "xid",
 }  # fmt: skip
 """Labels whose values are bounded by the configuration or by the code: none of a task, session, client or address."""
 

@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from engine_provisioner.modes.registry import mode_names
 from engine_provisioner.spec.policies import contradictions
 from engine_provisioner.spec.pool_spec import Pool, PoolsFile
-from engine_provisioner.spec.toml_lines import locate
 from engine_provisioner.spec.validation_messages import message_for
 from llama_orch.contracts.validation import InvalidField, Location, indexed, invalid_fields
+from llama_orch.files.toml_lines import locate
 
 POOLS_LIMIT = 256
 

@@ -144,7 +144,7 @@ class TaskError(Outbound):
 
 
 class TaskView(Outbound):
-    """The answer to GET /v2/tasks/{id}, without prompt and answer."""
+    """The answer to GET /v2/tasks/{id}, without prompt and answer. `key` is the name of the user's key that sent it."""
 
     task_id: UUID
     job_id: UUID
@@ -161,6 +161,7 @@ class TaskView(Outbound):
     timings: Timings
     error: TaskError | None = None
     correlation_id: str | None = None
+    key: str | None = None
 
 
 class TaskList(Outbound):

@@ -56,6 +56,7 @@ DECLARED: dict[str, tuple[Declared, ...]] = {
         Declared("ORCHESTRATORD_PREFIX_ROUTING", "true"),
         Declared("ORCHD_ADMISSION_CAPACITY", "100"),
         Declared("ORCHD_ADMISSION_POLICY", "drop-lru"),
+        Declared("ORCHESTRATORD_KEYS_FILE", "(none)"),
         Declared("ORCHD_RESPONSE_STORE_BYTES", "0"),
         Declared("ORCHD_RESPONSE_STORE_SECS", "3600"),
         Declared("ORCHD_POOL_WAIT_MS", "600000"),

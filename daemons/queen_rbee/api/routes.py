@@ -29,6 +29,7 @@ from queen_rbee.api.pools import PoolRoutes
 from queen_rbee.api.sessions import SessionRoutes
 from queen_rbee.api.task_listing import TaskListingRoutes
 from queen_rbee.api.tasks import TaskRoutes
+from queen_rbee.api.usage import UsageRoutes
 from queen_rbee.api.v1.anthropic import AnthropicRoutes
 from queen_rbee.api.v1.batches import BatchRoutes
 from queen_rbee.api.v1.engine_relay import EngineRelay
@@ -46,6 +47,7 @@ GROUPS: Mapping[type, Callable[[Parts], object]] = {
     TaskRoutes: lambda parts: TaskRoutes(parts.intake, parts.dispatcher, parts.queue, parts.book, parts.sessions),
     TaskListingRoutes: lambda parts: TaskListingRoutes(parts.book, parts.intake, parts.store),
     SessionRoutes: lambda parts: SessionRoutes(parts.sessions),
+    UsageRoutes: lambda parts: UsageRoutes(parts.keys),
     CatalogRoutes: lambda parts: CatalogRoutes(parts.catalog, partial(_nodes, parts)),
     ArtifactRoutes: lambda parts: ArtifactRoutes(parts.artifacts),
     PoolRoutes: lambda parts: PoolRoutes(parts.registry, parts.handoffs, parts.keeper),

@@ -16,6 +16,7 @@ from queen_rbee.api.paging import PageRequest, before_as_uuid, requested_page
 from queen_rbee.api.parameters import LIMIT, before
 from queen_rbee.api.parameters import UUID as UUID_SCHEMA
 from queen_rbee.intake.intake import Intake, task_id_of, unknown_task
+from queen_rbee.keys.keyring import holder_name, may_see
 from queen_rbee.store.protocol import Document, Store
 from queen_rbee.tasks.book import TaskBook
 from queen_rbee.tasks.task import Task
@@ -57,8 +58,9 @@ class TaskListingRoutes:
     async def get_task(self, task_id: str) -> Response:
         identifier = task_id_of(task_id)
         if task := self._book.get(identifier):
-            return json_response(_view(self._intake, task))
-        if record := await self._store.get("record", str(identifier)):
+            if may_see(task.owner):
+                return json_response(_view(self._intake, task))
+        elif (record := await self._store.get("record", str(identifier))) and _may_see_record(record):
             return Response(record.body, content_type=JSON)
         raise unknown_task(task_id)
 
@@ -85,7 +87,8 @@ class TaskListing:
         tasks = self.book.newest_first()
         if before:
             tasks = islice(dropwhile(lambda task: task.task_id != before, tasks), 1, None)
-        return [self.view(task) for task in islice((t for t in tasks if state in (None, t.state)), count)]
+        found = (task for task in tasks if state in (None, task.state) and may_see(task.owner))
+        return [self.view(task) for task in islice(found, count)]
 
     async def _recorded(self, state: TaskState | None, before: str | None, count: int) -> list[TaskView]:
         found: list[TaskView] = []
@@ -93,7 +96,7 @@ class TaskListing:
         while len(batch) == BATCH and len(found) < count:
             batch = [*await self.store.list_documents("record", tag=state, before=before, limit=BATCH)]
             before = batch[-1].key if batch else before
-            views = [view for document in batch if (view := _parse(document))]
+            views = [view for document in batch if (view := _parse(document)) and may_see(view.key)]
             found += [view for view in views if self.book.get(view.task_id) is None]
         return found[:count]
 
@@ -104,6 +107,13 @@ def _parse(document: Document) -> TaskView | None:
         return TaskView.model_validate_json(document.body)
     except ValidationError:
         return None
+
+
+def _may_see_record(record: Document) -> bool:
+    if holder_name() is None:
+        return True
+    view = _parse(record)
+    return view is not None and may_see(view.key)
 
 
 def _view(intake: Intake, task: Task) -> TaskView:

@@ -24,6 +24,7 @@ from queen_rbee.api.streaming import (
 from queen_rbee.dispatch.dispatcher import Dispatcher
 from queen_rbee.dispatch.queue import AdmissionQueue
 from queen_rbee.intake.intake import Intake, task_id_of, unknown_task
+from queen_rbee.keys.keyring import may_see
 from queen_rbee.sessions.sessions import Sessions
 from queen_rbee.tasks.book import TaskBook
 from queen_rbee.tasks.task import Task
@@ -162,7 +163,7 @@ class TaskRoutes:
     def _known(self, exchange: Exchange) -> Task:
         text = exchange.variables["task_id"]
         task = self._book.get(task_id_of(text))
-        if task is None:
+        if task is None or not may_see(task.owner):
             raise unknown_task(text)
         return task
 

@@ -45,6 +45,8 @@ class Accounting:
             self._count_unstarted(task)
         task.end_trace()
         self._settle_turn(task, target)
+        if task.charge:
+            _settle_charge(task)
         view = task.view()
         dropped = bool(task.error and task.error.code == ErrorCode.QUEUE_FULL_DROP_LRU)
         if not dropped:  # a dropped task is a late refusal: there is nothing to reproduce
@@ -89,6 +91,12 @@ class Accounting:
         )
 
 
+def _settle_charge(task: Task) -> None:
+    measured, started = task.measurements, task.measurements.started_at is not None
+    assert task.charge
+    task.charge.end(measured.tokens_in, measured.tokens_out, trio.current_time(), started=started)
+
+
 def task_price(catalog: Catalog, task: Task, target: Candidate | None = None) -> float | None:
     """Return the cost of 1000 tokens of the task's model, or of `target`'s if it names none; None if unknown."""
     name = task.request.model_ref
@@ -103,7 +111,13 @@ def _record(view: TaskView, task: Task) -> Document:
 
 
 def _log_end(task: Task) -> None:
-    fields = {"job_id": task.job_id, "pool_id": task.place.pool_id, "correlation_id": task.correlation_id}
+    fields: dict[str, object] = {
+        "job_id": task.job_id,
+        "pool_id": task.place.pool_id,
+        "correlation_id": task.correlation_id,
+    }
+    if task.charge:
+        fields |= {"key": task.charge.name, "tokens_in": task.measurements.tokens_in}
     if task.error and task.error.code != ErrorCode.CANCELLED:
         reason = MESSAGE_WITHHELD if task.error_quoted else task.error.message
         emit(events.TASK_FAILED, code=task.error.code, reason=reason, **fields)

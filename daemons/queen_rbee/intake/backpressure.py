@@ -158,6 +158,8 @@ class Backpressure:
         now, retry_s = trio.current_time(), self.retry_s(task.demand)
         if not self._forecast.capacity(task.demand).slots_total:
             return retry_s  # the queue does not move: no place can be reserved
+        if task.share:  # where users have keys, places are shared instead of reserved
+            return retry_s / self._queue.fraction(task.share)
         return self._reservations.reserve(task.retry_key, now, RETRY_MARGIN * retry_s)
 
     def retry_s(self, demand: Demand) -> float:

@@ -4,7 +4,7 @@ All checks are made, and the task is queued, without awaiting in between, so tha
 in the queue. A /v2 task is in the store before its client gets the 202.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 from uuid import UUID
@@ -30,6 +30,8 @@ from queen_rbee.dispatch.queue import AdmissionQueue, QueueFull
 from queen_rbee.intake.accepted import accepted_json
 from queen_rbee.intake.backpressure import Backpressure
 from queen_rbee.intake.progress import steps_before
+from queen_rbee.keys.keyring import Keyring
+from queen_rbee.keys.owners import with_owner
 from queen_rbee.metrics import Metrics
 from queen_rbee.pools.model_lookup import resolve_request
 from queen_rbee.pools.placement import PlacementRefusal, refusal
@@ -76,6 +78,7 @@ class Intake:
     book: TaskBook
     store: DurableTasks
     metrics: Metrics
+    keys: Keyring = field(default_factory=Keyring)
     _closed: bool = False
 
     def close(self) -> None:
@@ -111,6 +114,7 @@ class Intake:
     ) -> Entry:
         if self._closed:
             raise self.backpressure.retry_later(503, ErrorCode.ADMISSION_REJECT, "queen-rbee is stopping")
+        request = self.keys.permit(request, passage)
         request = resolve_request(request, self.catalog, self.registry.replicas)
         if passage:
             request = fit_to_context(request, passage, self.registry.replicas)
@@ -127,6 +131,8 @@ class Intake:
             client=client,
             answer=answer,
         )
+        task.charge = self.keys.charge(task.size, request.max_tokens)
+        task.share = self.keys.share(task.charge, task.size, request.max_tokens)
         self._check(task)
         return self._enqueue(task)
 
@@ -153,12 +159,13 @@ class Intake:
 
     def restore(self, task: Task) -> None:
         """Queue a task that was accepted before a restart, whatever the capacity."""
-        self.queue.restore(task, task.request.priority, task.demand, task.size)
+        task.share = self.keys.share(task.charge, task.size, task.request.max_tokens)
+        self.queue.restore(task, task.request.priority, task.demand, task.size, share=task.share)
         self._enqueued(task)
 
     def _check(self, task: Task) -> None:
         known = self.book.get(task.task_id)
-        if known and not (known.error and known.error.retriable):
+        if known and not (known.error and known.error.retriable and known.owner == task.owner):
             raise ApiError(409, invalid([("task_id", "is already used by another task")]))
         self._check_placement(task)
         self._check_deadline(task)
@@ -168,6 +175,8 @@ class Intake:
             if refused:
                 raise refused
         self._check_wait(task)
+        if task.charge:
+            task.charge.check(trio.current_time())
 
     def _check_wait(self, task: Task) -> None:
         """Refuse a task that must not wait for a load, unless a replica serves it now; let its model be loaded."""
@@ -202,7 +211,7 @@ class Intake:
         if not task.request.deadline_ms:
             return
         now = task.measurements.submitted_at
-        position = self.queue.next_position(task.request.priority)
+        position = self.queue.next_position(task.request.priority, task.share)
         if self.forecast.on_time(task, position, now) >= MIN_ON_TIME_PROBABILITY:
             return
         late_s = self.forecast.late_s(task, position, now)
@@ -215,9 +224,11 @@ class Intake:
         raise self.backpressure.retry_later(409, ErrorCode.DEADLINE_UNMET, message, hint, wait_s=late_s)
 
     def _enqueue(self, task: Task) -> Entry:
-        firm = self.backpressure.claim_reservation(task)
+        firm = task.share is None and self.backpressure.claim_reservation(task)
         try:
-            admitted = self.queue.admit(task, task.request.priority, task.demand, task.size, firm=firm)
+            admitted = self.queue.admit(
+                task, task.request.priority, task.demand, task.size, firm=firm, share=task.share
+            )
         except QueueFull as error:
             raise self.backpressure.queue_full(task) from error
         for dropped in admitted.dropped:
@@ -228,6 +239,8 @@ class Intake:
 
     def _enqueued(self, task: Task) -> Entry:
         self.book.add(task)
+        if task.charge:
+            task.charge.open(trio.current_time())
         task.trace = trace_of(task)
         if task.durable:
             task.on_delivery = partial(self.store.mark_delivered, task.task_id)
@@ -271,7 +284,7 @@ def stored_task(task: Task) -> StoredTask:
     return StoredTask(
         task_id=task.task_id,
         job_id=task.job_id,
-        request=task.request.model_dump_json(exclude_defaults=True),
+        request=with_owner(task.request.model_dump_json(exclude_defaults=True), task.owner),
         correlation_id=task.correlation_id,
         submitted=task.measurements.submitted_wall.timestamp(),
         traceparent=task.traceparent,

@@ -15,6 +15,8 @@ from llama_orch.telemetry.events import queen as events
 from llama_orch.telemetry.records import emit
 from queen_rbee.dispatch.accounting import Accounting
 from queen_rbee.intake.intake import Intake
+from queen_rbee.keys.keyring import Keyring
+from queen_rbee.keys.owners import owner_of
 from queen_rbee.store.protocol import DurableTasks, StoredTask
 from queen_rbee.tasks.book import TaskBook
 from queen_rbee.tasks.task import Task
@@ -54,7 +56,7 @@ class Moment:
 def recovery_of(stored: StoredTask, now: float) -> RunAgain | EndNow:
     """Decide what to do with a stored task. `now` is in seconds since the epoch."""
     try:
-        request = TaskRequest.model_validate_json(stored.request)
+        request = TaskRequest.model_validate_json(owner_of(stored.request)[1])
     except ValidationError as error:
         message = f"queen-rbee was replaced by a release that cannot read this task: {_problems(error)}"
         return EndNow(stored, None, ErrorCode.INTERNAL, message, retriable=False)
@@ -89,26 +91,29 @@ async def restore(store: DurableTasks, intake: Intake, book: TaskBook, accountin
     recoveries = [recovery_of(stored, now.wall) for stored in await store.open_tasks()]
     for recovery in recoveries:
         if isinstance(recovery, RunAgain):
-            intake.restore(_task(recovery.stored, recovery.request, now, passage_for(recovery.request)))
+            task = _task(recovery.stored, recovery.request, now, passage_for(recovery.request), keys=intake.keys)
+            intake.restore(task)
         else:
-            _end(recovery, book, accounting, now)
+            _end(recovery, book, accounting, now, intake.keys)
     if recoveries:
         waiting = sum(isinstance(recovery, RunAgain) for recovery in recoveries)
         emit(events.TASKS_RESTORED, waiting=waiting, ended=len(recoveries) - waiting)
 
 
-def _end(recovery: EndNow, book: TaskBook, accounting: Accounting, now: Moment) -> None:
-    task = _task(recovery.stored, recovery.request or TaskRequest(), now)
+def _end(recovery: EndNow, book: TaskBook, accounting: Accounting, now: Moment, keys: Keyring) -> None:
+    task = _task(recovery.stored, recovery.request or TaskRequest(), now, keys=keys)
     book.add(task)
     if task.fail(recovery.code, recovery.message, now.trio, retriable=recovery.retriable):
         accounting.record_end(task)
 
 
-def _task(stored: StoredTask, request: TaskRequest, now: Moment, passage: Passage | None = None) -> Task:
+def _task(
+    stored: StoredTask, request: TaskRequest, now: Moment, passage: Passage | None = None, *, keys: Keyring
+) -> Task:
     """Recreate the task with its deadline on the wall clock; the full time again if that clock was set back."""
     request = request.model_copy(update={"task_id": stored.task_id})
     age_s = max(0.0, now.wall - stored.submitted)
-    return Task(
+    task = Task(
         request,
         stored.correlation_id,
         now.trio - age_s,
@@ -119,3 +124,6 @@ def _task(stored: StoredTask, request: TaskRequest, now: Moment, passage: Passag
         job_id=stored.job_id,
         traceparent=stored.traceparent,
     )
+    if owner := owner_of(stored.request)[0]:
+        task.charge = keys.charge_for(owner, task.size, request.max_tokens)
+    return task

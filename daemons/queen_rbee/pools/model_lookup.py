@@ -10,6 +10,7 @@ from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode, FieldPro
 from llama_orch.contracts.tasks import PlacementWish, TaskRequest
 from llama_orch.engines.wire.model_names import public_name
 from llama_orch.engines.wire.passage import Endpoint, workloads_of
+from queen_rbee.keys.keyring import may_use_model
 from queen_rbee.pools.candidates import Candidate
 from queen_rbee.pools.replica_index import ReplicaIndex
 
@@ -72,7 +73,7 @@ def find_target(name: str | None, catalog: ModelCatalog, replicas: ReplicaIndex,
         return ModelTarget(model_ref=catalog.model_ref_for(name))  # admission refuses it: no pool is known
     if not synced:
         raise _not_synced(name)
-    raise _unknown(name, [listing.name for listing in list_models(catalog, replicas)])
+    raise _unknown(name, [each.name for each in list_models(catalog, replicas) if may_use_model(each.name)])
 
 
 def resolve_request(request: TaskRequest, catalog: ModelCatalog, replicas: ReplicaIndex) -> TaskRequest:

@@ -15,6 +15,8 @@ from llama_orch.contracts.errors import ErrorCode, Reason
 from llama_orch.contracts.tasks import TaskError, TaskRequest, TaskState, TaskView
 from llama_orch.engines.wire.passage import Passage
 from llama_orch.ids import new_id
+from queen_rbee.keys.account import Charge
+from queen_rbee.keys.shares import Share
 from queen_rbee.pools.candidates import demand_of
 from queen_rbee.sessions.session import SessionTurn
 from queen_rbee.tasks.direct_answer import DirectAnswer
@@ -68,6 +70,10 @@ class Task:
         self.durable = durable
         self.demand = demand_of(request, passage)
         self.session_turn: SessionTurn | None = None
+        self.charge: Charge | None = None
+        """The account of the key that the task belongs to, if it belongs to one."""
+        self.share: Share | None = None
+        """How it shares the slots with others, where users have keys."""
         self.trace: TaskTrace | None = None
         self.measurements = Measurements(submitted_at, submitted_wall) if submitted_wall else Measurements(submitted_at)
         self.place = Place()
@@ -90,6 +96,11 @@ class Task:
         """Whether a reader got a piece of the answer: then the task cannot run again."""
         self.on_delivery: Callable[[], None] = _ignore
         """Called once, before the first piece of the answer goes to a reader."""
+
+    @property
+    def owner(self) -> str | None:
+        """The name of the key that the task belongs to."""
+        return self.charge.name if self.charge else None
 
     @property
     def size(self) -> int:
@@ -251,4 +262,5 @@ class Task:
             timings=self.measurements.timings,
             error=self.error,
             correlation_id=self.correlation_id,
+            key=self.owner,
         )

@@ -20,6 +20,7 @@ from tests.unit.orchctl.terminal import CTRL_C, terminal
 
 LISTS = {"ps", "pools", "pool", "nodes", "gpus", "operations", "tasks", "sessions", "models", "status", "capabilities"}
 LISTS |= {"catalog", "catalog list", "catalog availability", "artifacts", "artifacts list", "batch", "batch status"}
+LISTS |= {"key", "key list", "usage"}
 POOLS = {"GET /v2/pools": [reply(200, {**LIST, "pools": [POOL, {**POOL, "pool_id": "other", "node_id": "b"}, POOL]})]}
 
 

@@ -28,6 +28,7 @@ NEEDS: dict[tuple[str, ...], list[str]] = {
     **{(name,): ["x"] for name in ("run", "serve", "load", "unload", "reload", "purge")},
     **{("pool", name): ["x"] for name in ("rm", "show")},
     ("pool", "add"): ["x", "--model", "y"],
+    **{("key", name): ["x"] for name in ("add", "revoke")},
     ("submit",): ["x"],
     ("cancel",): ["x"],
     **{("batch", name): ["x"] for name in ("submit", "fetch", "cancel")},

@@ -4,6 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llama_orch.contracts.keys import KeySpec
+from llama_orch.keys.secret_keys import digest
+from queen_rbee.keys.keyring import Keyring
 from queen_rbee.response_store import ResponseStore, StoredResponse
 
 
@@ -109,3 +112,18 @@ def test_bounds_hold_whatever_happens(steps: list[tuple[str, int, int]]):
         assert store._size == sum(each.size for each in stored) <= 100
         assert len(stored) <= 5
         assert act != "wait" or all(each.used > clock.now - 20 for each in stored)
+
+
+def test_response_of_a_key_is_not_there_for_another() -> None:
+    keys = Keyring()
+    keys.replace([KeySpec(name=name, sha256=digest(name)) for name in ("alice", "bob")])
+    store, _clock = build_store()
+    keys.enter(["alice"], "POST", "/v1/responses")
+    store.add(response("mine"))
+    assert store.get("mine") is not None
+    keys.enter(["bob"], "POST", "/v1/responses")
+    assert store.get("mine") is None
+    with pytest.raises(KeyError):
+        store.conversation("mine")
+    keys.leave()
+    assert store.get("mine") is not None

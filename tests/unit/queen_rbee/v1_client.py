@@ -14,7 +14,9 @@ from llama_orch.http.server.exchange import HotRoutes, Message
 from llama_orch.http.server.gate import Gate
 from llama_orch.http.server.mounting import mount
 from queen_rbee.api.ollama.routes import OllamaRoutes
+from queen_rbee.api.task_listing import TaskListingRoutes
 from queen_rbee.api.tasks import TaskRoutes
+from queen_rbee.api.usage import UsageRoutes
 from queen_rbee.api.v1.anthropic import AnthropicRoutes
 from queen_rbee.api.v1.engine_relay import EngineRelay
 from queen_rbee.api.v1.models import ModelRoutes
@@ -173,5 +175,7 @@ def build_gate(
         AnthropicRoutes(relay, queen.catalog),
         OllamaRoutes(relay, queen.catalog, loads or ImitatedLoads()),
         ModelRoutes(queen.registry, queen.catalog),
+        TaskListingRoutes(queen.book, queen.intake, queen.store),
+        UsageRoutes(queen.parts.keys),
     )
-    return Gate(app, access or Access(), routes)
+    return Gate(app, access or Access(), routes, keys=queen.parts.keys)

@@ -1,9 +1,9 @@
 """Which callers may use a listener: pure functions of the path and the caller."""
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol, Self
 
 from llama_orch.addresses import is_loopback
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
@@ -19,6 +19,27 @@ PAGE_PREFIXES = ("/page/", "/docs/")
 """Files of the page and the manual. They contain nothing secret: the page itself asks for the token."""
 
 RawHeaders = Mapping[bytes, bytes]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A request that has shown the secret of a user's key; `refusal` is why the key does not permit it."""
+
+    refusal: ApiError | None = None
+
+
+class Keyring(Protocol):
+    """The keys of users, besides the daemon's own token. False while there are none."""
+
+    def __bool__(self) -> bool: ...
+
+    def leave(self) -> None:
+        """Let the current request belong to no key."""
+        ...
+
+    def enter(self, tokens: Sequence[str], method: str, path: str) -> Entry | None:
+        """Let the current request belong to the key that one of `tokens` is the secret of; None if none is."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -79,9 +100,13 @@ class Access:
         """Return whether `path` is that of the page, of one of its files, or of the manual."""
         return self.page and (path in (PAGE, MANUAL) or path.startswith(PAGE_PREFIXES))
 
+    def is_open(self, path: str) -> bool:
+        """Return whether everybody may ask for `path`."""
+        return self.everybody or path in OPEN_PATHS or path.startswith(OPEN_PREFIX)
+
     def refusal(self, path: str, caller: Caller) -> ApiError | None:
         """Return why a request for `path` is refused, or None."""
-        if self.everybody or path in OPEN_PATHS or path.startswith(OPEN_PREFIX):
+        if self.is_open(path):
             return None
         if self.token is None:
             return None if caller.local else _refuse(403, ErrorCode.NON_LOOPBACK_WITHOUT_TOKEN)
@@ -125,6 +150,19 @@ def authorize(access: Access, web: WebPolicy, caller: Caller, path: str, scheme:
         linked = access.page and path == PAGE and caller.origin is None
         return web.refusal(host, caller.origin, None if linked else caller.site, scheme)
     return None
+
+
+def key_entry(access: Access, keys: Keyring, caller: Caller, method: str, path: str) -> Entry | None:
+    """Return the entry of a request that shows a secret other than the token; None if it shows none, or need not.
+
+    While there are keys, an unknown secret is refused also where no token is needed: its sender counts on a key.
+    """
+    tokens = caller.tokens
+    if not tokens or caller.preflight or access.is_open(path) or access.is_page(path):
+        return None
+    if access.token is not None and access.has_valid_token(caller):
+        return None
+    return keys.enter(tokens, method, path) or Entry(_refuse(401, ErrorCode.BAD_TOKEN))
 
 
 REFUSALS = {

@@ -9,7 +9,7 @@ from quart_trio import QuartTrio
 
 from llama_orch.contracts.errors import ApiError, ErrorCode
 from llama_orch.http.server import heads
-from llama_orch.http.server.access import Access, Caller, RawHeaders, authorize, text_of
+from llama_orch.http.server.access import Access, Caller, Entry, Keyring, RawHeaders, authorize, key_entry, text_of
 from llama_orch.http.server.browsers import WebPolicy, cors_fields, preflight_fields
 from llama_orch.http.server.error_shapes import ANTHROPIC_VERSION, IDENTIFIERS, shape_of
 from llama_orch.http.server.exchange import (
@@ -46,13 +46,19 @@ class Gate:
     """The outermost ASGI layer of a listener."""
 
     def __init__(
-        self, app: QuartTrio, access: Access, hot: HotRoutes | None = None, web: WebPolicy | None = None
+        self,
+        app: QuartTrio,
+        access: Access,
+        hot: HotRoutes | None = None,
+        web: WebPolicy | None = None,
+        keys: Keyring | None = None,
     ) -> None:
         # Quart has a type per kind of ASGI message; the gate passes them on unchanged
         self._app = cast(AsgiApp, app)
         self._access = access
         self._hot = hot or HotRoutes()
         self._web = web or WebPolicy()
+        self._keys = keys
         self._log_limit = LogLimit()
 
     def is_hot(self, method: str, path: str) -> bool:
@@ -82,10 +88,17 @@ class Gate:
         return fields
 
     def _authorize(self, scope: Scope, caller: Caller) -> ApiError | None:
-        error = authorize(self._access, self._web, caller, scope["path"], scope["scheme"])
+        entry = self._entry(scope, caller) if self._keys is not None else None
+        error = entry.refusal if entry else authorize(self._access, self._web, caller, scope["path"], scope["scheme"])
         if error:
             self._log_refusal(error.body.code, caller)
         return error
+
+    def _entry(self, scope: Scope, caller: Caller) -> Entry | None:
+        """Let the request belong to the key that it shows, or to none."""
+        assert self._keys is not None
+        self._keys.leave()
+        return key_entry(self._access, self._keys, caller, scope["method"], scope["path"]) if self._keys else None
 
     def _log_refusal(self, code: ErrorCode, caller: Caller) -> None:
         if code is ErrorCode.BAD_TOKEN:

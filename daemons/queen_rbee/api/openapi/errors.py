@@ -16,7 +16,10 @@ _CONFLICT = (
     "DEADLINE_UNMET: the task cannot finish before its deadline. POOL_UNAVAILABLE: the pool or the model is not "
     "available. CANCELLED: another client has cancelled the task."
 )
-_FULL = "ADMISSION_REJECT, QUEUE_FULL_DROP_LRU: the queue is full, or the client does not wait for a free slot."
+_FULL = (
+    "ADMISSION_REJECT, QUEUE_FULL_DROP_LRU: the queue is full, or the client does not wait for a free slot. "
+    "RATE_LIMITED, BUDGET_EXHAUSTED: a limit of the user's key is reached."
+)
 _UNREADY = (
     "POOL_UNREADY: no suitable pool is ready, or no suitable model is loaded and the client does not wait. "
     "REPLICA_EXHAUSTED: several replicas failed in turn. ADMISSION_REJECT: queen-rbee is stopping. INTERNAL: "
@@ -26,13 +29,14 @@ _UNREADY = (
 MEANINGS: dict[int, tuple[str, tuple[str, ...]]] = {
     400: ("INVALID_PARAMS: a field is invalid, or no pool can serve the request.", ()),
     401: (
-        "MISSING_TOKEN, BAD_TOKEN: the daemon requires a token, and the request has none or a wrong one.",
+        "MISSING_TOKEN, BAD_TOKEN: the daemon requires a token, and the request has none or a wrong one. "
+        "KEY_EXPIRED: the key of the user has expired.",
         ("WWW-Authenticate",),
     ),
     403: (
         "The daemon has no token and refuses the request. NON_LOOPBACK_WITHOUT_TOKEN: it comes from another machine. "
         "FORBIDDEN_HOST: its Host header does not name this machine. FORBIDDEN_ORIGIN: a web page of another site sent "
-        "it.",
+        "it. KEY_FORBIDDEN: the key of the user does not permit the path, the endpoint, the model or the priority.",
         (),
     ),
     404: ("NOT_FOUND: the object does not exist, or no longer. INVALID_PARAMS: the model is retired.", ()),

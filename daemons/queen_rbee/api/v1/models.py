@@ -6,13 +6,14 @@ from datetime import UTC, datetime
 from pydantic import BaseModel
 from quart import Response, request
 
-from llama_orch.contracts.errors import ApiError
+from llama_orch.contracts.errors import ApiError, not_found
 from llama_orch.contracts.openai import AnthropicModel, AnthropicModels, ModelEntries, ModelEntry
 from llama_orch.http.server.bodies import invalid
 from llama_orch.http.server.error_shapes import ANTHROPIC_VERSION
 from llama_orch.http.server.exchange import Exchange
 from llama_orch.http.server.mounting import json_response
 from llama_orch.http.server.routes import JSON, gate_route, json_reply, route
+from queen_rbee.keys.keyring import may_use_model
 from queen_rbee.pools.model_lookup import ModelCatalog, ModelListing, find_listing, list_models
 from queen_rbee.pools.registry import PoolRegistry
 
@@ -35,7 +36,7 @@ class ModelRoutes:
     )
     async def list_names(self, exchange: Exchange) -> None:
         await exchange.body()
-        listed = list_models(self._catalog, self._registry.replicas)
+        listed = [item for item in list_models(self._catalog, self._registry.replicas) if may_use_model(item.name)]
         body: BaseModel
         if ANTHROPIC_VERSION in exchange.headers:
             body = anthropic_page(listed, exchange.query)
@@ -51,6 +52,8 @@ class ModelRoutes:
         errors=(409, 503),
     )
     async def get_name(self, model: str) -> Response:
+        if not may_use_model(model):
+            raise not_found("model", model, "See GET /v1/models.")
         found = find_listing(model, self._catalog, self._registry.replicas, self._registry.synced)
         anthropic = ANTHROPIC_VERSION in request.headers
         return json_response(_anthropic_entry(found) if anthropic else _openai_entry(found))

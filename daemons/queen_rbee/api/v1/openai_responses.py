@@ -102,7 +102,8 @@ class ResponsesRoutes:
     )
     async def delete_response(self, exchange: Exchange) -> None:
         await exchange.body()
-        if not self._store.delete(exchange.variables["response_id"]):
+        response_id = exchange.variables["response_id"]
+        if self._store.get(response_id) is None or not self._store.delete(response_id):
             raise self._unknown(exchange)
         deleted = {"id": exchange.variables["response_id"], "object": "response", "deleted": True}
         await exchange.send_json(200, deleted)

@@ -9,7 +9,10 @@ from tools.generate import DAEMONS
 from tools.generating.documents import environment_file
 
 IN_FORCE = {
-    "queen-rbee": {"ORCHD_RUNTIME_DIR": "/run/llama-orch/engines"},
+    "queen-rbee": {
+        "ORCHD_RUNTIME_DIR": "/run/llama-orch/engines",
+        "ORCHESTRATORD_KEYS_FILE": "/etc/llama-orch/keys.toml",
+    },
     "pool-managerd": {
         "POOL_MANAGERD_BIND_ADDR": "127.0.0.1:9200",
         "POOL_MANAGERD_RUNTIME_DIR": "/run/llama-orch/engines",

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine_provisioner.spec.toml_lines import locate
+from llama_orch.files.toml_lines import locate
 
 
 def test_tables_and_arrays() -> None:
