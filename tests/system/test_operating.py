@@ -1,5 +1,6 @@
 """Operations on a serving machine: restarts, signals, changes of addresses, access by group."""
 
+import json
 import re
 from collections.abc import Callable
 from contextlib import suppress
@@ -265,3 +266,30 @@ def test_pool_managerd_may_hold_an_inhibitor_lock(serving: Machine) -> None:
     until(
         lambda: "pool-managerd" not in serving.container.check(*listed), "the end of the lock", explain=serving.recent
     )
+
+
+def test_batch_is_run_and_fetched_by_the_package(serving: Machine, undo: Callable[..., object]) -> None:
+    body = {"model": "default", "prompt": "the river", "max_tokens": 4}
+    requests = [{"custom_id": str(each), "method": "POST", "url": "/v1/completions", "body": body} for each in range(5)]
+    serving.container.write("/root/batch.jsonl", "".join(f"{json.dumps(each)}\n" for each in requests))
+    batch = json.loads(serving.container.check("orchctl", "batch", "submit", "--wait", "--json", "/root/batch.jsonl"))
+    assert batch["request_counts"] == {"total": 5, "completed": 5, "failed": 0}
+    serving.systemctl("restart", "queen-rbee.service")
+    results = serving.container.check("orchctl", "batch", "fetch", batch["id"]).splitlines()
+    assert {json.loads(line)["custom_id"] for line in results} == {"0", "1", "2", "3", "4"}
+
+
+def test_key_of_a_user_lives_from_add_to_revoke(serving: Machine, undo: Callable[..., object]) -> None:
+    undo(serving.container.run, "rm", "/etc/llama-orch/keys.toml")
+    added = serving.container.check("orchctl", "key", "add", "ada", "--models", "default", "--json")
+    secret = json.loads(added)["secret"]
+    user = Client(serving.container, token=secret)
+    fields = {"prompt": "the river", "max_tokens": 2}
+    assert user.post("/v1/completions", {"model": "default", **fields}).status == 200
+    assert user.post("/v1/completions", {"model": "slow", **fields}).status == 403
+    assert user.post("/v2/pools/default/drain", {}).status == 403
+    assert Client(serving.container, token="unknown").get("/v1/models").status == 401
+    assert "ada" in serving.container.check("orchctl", "usage")
+    serving.container.check("orchctl", "key", "revoke", "ada")
+    assert secret not in serving.container.check("journalctl", "--no-pager", "--output=export")
+    assert serving.queen.get("/health").status == 200
