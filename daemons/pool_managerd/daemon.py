@@ -9,6 +9,8 @@ import trio
 
 from llama_orch import VERSION
 from llama_orch.addresses import Host
+from llama_orch.engines.connections import engine_connections
+from llama_orch.http.client.idle_connections import IdleConnections
 from llama_orch.http.server.access import Access
 from llama_orch.http.server.app import create_app, metrics_app
 from llama_orch.http.server.browsers import WebPolicy, own_names
@@ -196,8 +198,8 @@ async def run(settings: PoolManagerSettings, service: Service) -> None:
     closing = trio.Event()
     async with trio.open_nursery() as loops:
         await _start_loops(parts, service, loops)
-        async with trio.open_nursery() as serving:
-            await _start_serving(parts, service, reloader, closing, serving)
+        async with engine_connections() as connections, trio.open_nursery() as serving:
+            await _start_serving(parts, service, reloader, closing, connections, serving)
             if parts.agent:
                 await loops.start(parts.agent.run)
             loops.start_soon(parts.power.run)
@@ -234,7 +236,12 @@ async def _start_loops(parts: Parts, service: Service, nursery: trio.Nursery) ->
 
 
 async def _start_serving(
-    parts: Parts, service: Service, reloader: Reloader, closing: trio.Event, nursery: trio.Nursery
+    parts: Parts,
+    service: Service,
+    reloader: Reloader,
+    closing: trio.Event,
+    connections: IdleConnections,
+    nursery: trio.Nursery,
 ) -> None:
     settings, collectors = parts.settings, parts.metrics.collectors
     app = create_app(NAME, parts.handoffs.troubles, collectors)
@@ -247,6 +254,7 @@ async def _start_serving(
         parts.provisioner,
         parts.monitor,
         parts.power,
+        connections=connections,
         stop=service.stop,
         body_limit=settings.body_limit,
     )

@@ -18,12 +18,18 @@ async def keep_status(node_pools: NodePools, agent: Agent | None, store: StateFi
     """Update `systemctl status` on each change, forever."""
     shown = ""
     while True:
-        revision, registration, trouble = node_pools.revision, agent.line if agent else "", store.trouble
+        pools, registration, trouble = status_line(node_pools.pools), agent.line if agent else "", store.trouble
         now = summary_line(node_pools, agent, store)
         if now != shown:
             notifier.status(now)
             shown = now
-        changes = [partial(node_pools.changed, revision), partial(store.changed, trouble)]
+        changes = [partial(_line_changed, node_pools, pools), partial(store.changed, trouble)]
         if agent:
             changes.append(partial(agent.changed, registration))
         await wait_any(*changes)
+
+
+async def _line_changed(node_pools: NodePools, shown: str) -> None:
+    """Return when the line about the pools differs from `shown`."""
+    while status_line(node_pools.pools) == shown:
+        await node_pools.settled()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from llama_orch.bell import Bell
 from llama_orch.contracts.errors import ErrorCode
+from llama_orch.engines.connections import engine_connections
 from llama_orch.engines.wire.adapters import adapters
-from llama_orch.http.client.idle_connections import IdleConnections
 from llama_orch.http.tls.current import NO_TLS, CurrentTls
 from llama_orch.spool import SpoolReader
 from queen_rbee.batches.batches import Batches
@@ -18,7 +18,7 @@ from queen_rbee.dispatch.circuits import Circuits
 from queen_rbee.dispatch.dispatcher import Dispatcher
 from queen_rbee.dispatch.forecast import Forecast
 from queen_rbee.dispatch.health_checks import is_healthy
-from queen_rbee.dispatch.hop import DIRECT, Hop, engine_connections
+from queen_rbee.dispatch.hop import DIRECT, Hop, node_connections
 from queen_rbee.dispatch.outages import Outages
 from queen_rbee.dispatch.placer import QueuePlacer
 from queen_rbee.dispatch.promises import Promises
@@ -107,7 +107,7 @@ def build(settings: QueenSettings, store: Store, directory: Path, tls: CurrentTl
         policy=settings.policy,
         strategy=settings.placement,
         prefix_routing=settings.prefix_routing,
-        hop=Hop(settings.token, IdleConnections(), tls, engine_connections()),
+        hop=Hop(settings.token, node_connections(), tls, engine_connections()),
         pool_wait_s=settings.pool_wait_ms / 1000,
         model_dirs=settings.model_dirs,
     )

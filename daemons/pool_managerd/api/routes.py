@@ -3,6 +3,7 @@
 import trio
 from quart_trio import QuartTrio
 
+from llama_orch.http.client.idle_connections import IdleConnections
 from llama_orch.http.server.app import GROUPS as GROUPS_OF_EVERY_DAEMON
 from llama_orch.http.server.exchange import HotRoutes
 from llama_orch.http.server.mounting import mount
@@ -37,16 +38,20 @@ def add_routes(
     monitor: GpuMonitor,
     power: Power,
     *,
+    connections: IdleConnections | None = None,
     stop: trio.Event,
     body_limit: int,
 ) -> HotRoutes:
-    """Register all groups with `app`; return the table of those that the gate serves."""
+    """Register all groups with `app`; return the table of those that the gate serves.
+
+    `connections` keeps idle connections to engines.
+    """
     gate_routes = HotRoutes(body_limit)
     mount(
         app,
         gate_routes,
         PoolRoutes(registry, stop),
-        EngineRoutes(Relay(registry)),
+        EngineRoutes(Relay(registry, connections)),
         LoadingRoutes(registry, provisioner),
         DrainRoutes(registry, draining),
         NodeRoutes(agent, handoffs, power),

@@ -249,7 +249,7 @@ class Agent:
         """Return when the placement view differs from that of the last heartbeat."""
         node_pools = self._node_pools
         while placement_view(node_pools.pools, node_pools.drained.node, node_pools.memory_readings) == self._sent:
-            await node_pools.changed(node_pools.revision)
+            await node_pools.settled()
 
     def _log_registered(self, outcome: Registered, address: str) -> None:
         if not self._is_news(address):

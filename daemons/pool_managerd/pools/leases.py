@@ -9,9 +9,9 @@ from pool_managerd.pools.replica import Key
 
 
 class Leases:
-    """One lease per request to an engine. `changed` is called after each change of their number."""
+    """One lease per request to an engine. `changed` is called with the pool after each change of their number."""
 
-    def __init__(self, changed: Callable[[], None]) -> None:
+    def __init__(self, changed: Callable[[str], None]) -> None:
         self._changed = changed
         self._held: dict[Key, dict[trio.CancelScope, Callable[[], None]]] = {}
         self._released = trio.Event()
@@ -27,7 +27,7 @@ class Leases:
         with trio.CancelScope() as scope:
             self._held.setdefault(key, {})[scope] = abort
             self.taken += 1
-            self._changed()
+            self._changed(key[0])
             try:
                 yield scope
             finally:
@@ -39,7 +39,7 @@ class Leases:
             del self._held[key]
         released, self._released = self._released, trio.Event()
         released.set()
-        self._changed()
+        self._changed(key[0])
 
     def of(self, key: Key) -> int:
         """Return the number of leases on one engine."""

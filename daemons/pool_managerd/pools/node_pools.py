@@ -37,7 +37,9 @@ class NodePools:
 
     def __init__(self) -> None:
         self.revision = int(time.time() * 1000)
-        self.pools: tuple[PoolStatus, ...] = ()
+        self._pools: tuple[PoolStatus, ...] = ()
+        self._leases_newer = False
+        """Whether leases have changed since `_pools` was computed."""
         self._summaries: tuple[PoolStatus, ...] = ()
         self.gpus = NOT_DISCOVERED
         self.gpus_discovered = trio.Event()
@@ -51,11 +53,19 @@ class NodePools:
         self.fenced: frozenset[str] = frozenset()
         self.fenced_changed = trio.Event()
         """Set, and replaced, when `fenced` changes: the pools whose engines all have a fenced GPU."""
-        self.leases = Leases(self._publish)
+        self.leases = Leases(self._publish_leases)
         self._replicas: dict[Key, Replica] = {}
         self._reports: Reports = {}
         self._incarnations = 0
         self._changed = trio.Event()
+        self._settled = trio.Event()
+
+    @property
+    def pools(self) -> tuple[PoolStatus, ...]:
+        """The status of each pool, with drains and leases applied."""
+        if self._leases_newer:
+            self._pools, self._leases_newer = self._with_service_states(), False
+        return self._pools
 
     @property
     def replicas(self) -> tuple[Replica, ...]:
@@ -70,6 +80,11 @@ class NodePools:
     def pool(self, pool_id: str) -> PoolStatus | None:
         """Return the status of one pool, if it exists."""
         return next((pool for pool in self.pools if pool.pool_id == pool_id), None)
+
+    def pool_without_leases(self, pool_id: str) -> PoolStatus | None:
+        """Return the status of one pool, if it exists, without `active_leases`: not computed anew for each request."""
+        summary = next((pool for pool in self._summaries if pool.pool_id == pool_id), None)
+        return with_service_state(summary, self.drained, 0) if summary else None
 
     def restore(self, saved: Iterable[HandoffFile]) -> None:
         """Add the replicas saved before a restart. They are unready until probed.
@@ -169,6 +184,10 @@ class NodePools:
         while self.revision == after:
             await self._changed.wait()
 
+    async def settled(self) -> None:
+        """Return after the next change that is not one of leases alone. Those come twice for each relayed request."""
+        await self._settled.wait()
+
     async def engines_probed(self) -> None:
         """Return when every engine has been probed once."""
         while any(not replica.live and not replica.misses for replica in self.replicas):
@@ -217,18 +236,32 @@ class NodePools:
         self._publish()
 
     def _publish(self) -> None:
-        """Publish the statuses with drains and leases applied. Runs twice per relayed request: summaries are reused."""
-        leases, drained = self.leases.of_pool, self.drained
-        pools = tuple(with_service_state(pool, drained, leases(pool.pool_id)) for pool in self._summaries)
-        if pools == self.pools:
+        """Publish the statuses with drains and leases applied."""
+        pools = self._with_service_states()
+        if pools == self._pools and not self._leases_newer:
             return
-        self.pools = pools
+        self._pools, self._leases_newer = pools, False
         self.revision += 1
         self._wake()
 
-    def _wake(self) -> None:
+    def _publish_leases(self, pool_id: str) -> None:
+        """Publish that leases have changed. Runs twice per relayed request, so the statuses are computed on demand."""
+        if all(pool.pool_id != pool_id for pool in self._summaries):
+            return
+        self._leases_newer = True
+        self.revision += 1
         changed, self._changed = self._changed, trio.Event()
         changed.set()
+
+    def _with_service_states(self) -> tuple[PoolStatus, ...]:
+        leases, drained = self.leases.of_pool, self.drained
+        return tuple(with_service_state(pool, drained, leases(pool.pool_id)) for pool in self._summaries)
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, trio.Event()
+        settled, self._settled = self._settled, trio.Event()
+        changed.set()
+        settled.set()
 
 
 def _load(pool: PoolStatus) -> tuple[bool, bool]:

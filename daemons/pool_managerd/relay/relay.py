@@ -15,7 +15,14 @@ import trio
 from llama_orch.contracts.errors import ApiError, ErrorBody, ErrorCode
 from llama_orch.contracts.nodes import RELAY_HEADER
 from llama_orch.engines.relay_paths import relay_purpose
-from llama_orch.http.client.client import Response, Unreachable, UpstreamError, UpstreamTimeout, request
+from llama_orch.http.client.client import (
+    IdleConnections,
+    Response,
+    Unreachable,
+    UpstreamError,
+    UpstreamTimeout,
+    request,
+)
 from llama_orch.http.server.exchange import BrokenOff, Exchange
 from llama_orch.telemetry import correlation
 from llama_orch.telemetry.events.pools import REQUEST_RELAYED
@@ -42,13 +49,23 @@ REENCODING_MARGIN = 8 << 20
 
 
 class Relay:
-    """Relays to the node's engines. `head_s` bounds the wait for an answer's head, which clients usually bound too."""
+    """Relays to the node's engines. `head_s` bounds the wait for an answer's head, which clients usually bound too.
 
-    def __init__(self, node_pools: NodePools, head_s: float = math.inf, allows: Allow = relay_purpose) -> None:
+    Without `connections`, each request has a connection of its own.
+    """
+
+    def __init__(
+        self,
+        node_pools: NodePools,
+        connections: IdleConnections | None = None,
+        head_s: float = math.inf,
+        allows: Allow = relay_purpose,
+    ) -> None:
         self._allows = allows
         self._node_pools = node_pools
         self._affinity = Affinity()
         self._head_s = head_s
+        self._connections = connections
 
     async def __call__(self, exchange: Exchange) -> None:
         """Answer a request for a path of an engine. The relay marks its own errors with a header."""
@@ -65,9 +82,23 @@ class Relay:
         may = admit(pool_id, node_pools.replicas, self._allows, exchange.method, target)
         body_sent = await self._body(exchange)
         last = self._affinity.last(pool_id, session_of(exchange.headers), trio.current_time())
-        replica = choose(pool_id, node_pools.pool(pool_id), node_pools.replicas, node_pools.leases.of, last, may)
+        pool = node_pools.pool_without_leases(pool_id)
+        replica = choose(pool_id, pool, node_pools.replicas, node_pools.leases.of, last, may)
+        failure, gone = None, False
         with node_pools.leases.held(replica.key, partial(_abort, exchange)) as lease:
-            failure = await self._while_connected(exchange, replica, target, body_sent)
+
+            async def pass_on() -> None:
+                nonlocal failure
+                failure = await self._pass_on(exchange, replica, target, body_sent)
+
+            def left() -> None:
+                nonlocal gone
+                gone = True
+                lease.cancel()
+
+            await exchange.accompany(pass_on, left)
+        if gone:
+            return
         if lease.cancelled_caught:
             failure = incomplete(502, pool_id, "the drain deadline of the pool has passed")
         if failure and exchange.started:
@@ -78,17 +109,6 @@ class Relay:
     async def _body(self, exchange: Exchange) -> bytearray:
         return await exchange.body(exchange.body_limit + REENCODING_MARGIN)
 
-    async def _while_connected(
-        self, exchange: Exchange, replica: Replica, target: str, body: bytearray
-    ) -> ApiError | None:
-        """Forward until the client disconnects. Returns the engine's failure, if any."""
-        failure = None
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_cancel_on_disconnect, exchange, nursery.cancel_scope)
-            failure = await self._pass_on(exchange, replica, target, body)
-            nursery.cancel_scope.cancel()
-        return failure
-
     async def _pass_on(self, exchange: Exchange, replica: Replica, target: str, body: bytearray) -> ApiError | None:
         """Forward the request and stream the answer. Returns why the answer is incomplete, if it is."""
         url, pool_id = replica.handoff.url + target, replica.handoff.pool_id
@@ -98,7 +118,13 @@ class Relay:
                 trace = outgoing(span, _passed_on())
                 headers = request_headers(exchange.headers, correlation.current.get(), trace)
                 asking = request(
-                    exchange.method, url, headers=headers, body=body, connect_s=CONNECT_S, head_s=self._head_s
+                    exchange.method,
+                    url,
+                    headers=headers,
+                    body=body,
+                    connections=self._connections,
+                    connect_s=CONNECT_S,
+                    head_s=self._head_s,
                 )
                 async with asking as response:
                     if span:
@@ -148,18 +174,19 @@ def _span_attributes(exchange: Exchange, replica: Replica) -> Attributes:
     }
 
 
-async def _cancel_on_disconnect(exchange: Exchange, scope: trio.CancelScope) -> None:
-    await exchange.gone()
-    scope.cancel()
-
-
 async def _answer(exchange: Exchange, response: Response) -> None:
     await exchange.open_stream(response.status, answer_headers(response.status, response.headers))
-    if "content-length" not in response.headers:
+    if exchange.method == "HEAD":
+        await exchange.finish()
+        return
+    if "content-length" not in response.headers and not response.arrived:
         await exchange.write(b"")  # sends the head of a stream without waiting for its first chunk
-    if exchange.method != "HEAD":
-        async for chunk in response.chunks():
-            await exchange.write(chunk)
+    async for chunk in response.chunks():
+        if response.complete:
+            await exchange.finish(chunk)
+            return
+        if not exchange.write_now(chunk):
+            await exchange.write(b"" if exchange.writes_now else chunk)
     await exchange.finish()
 
 

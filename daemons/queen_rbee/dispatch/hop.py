@@ -14,16 +14,14 @@ from llama_orch.settings.types import Secret
 from queen_rbee.pools.candidates import Candidate
 
 SESSION_DIGITS = 32
-ENGINE_IDLE_S = 1.0
-"""How long a connection to an engine is kept for the next request. llama-server has a thread for each connection, a few
-more than slots, and needs one of them for health checks."""
-ENGINE_IDLE_LIMIT = 256
-"""As many as an engine may have slots."""
+NODE_IDLE_LIMIT = 256
+"""Idle connections to each node. With fewer than requests at once, some would need a new one each time, over TLS with a
+handshake."""
 
 
-def engine_connections() -> IdleConnections:
-    """Return a new keeper of connections to engines."""
-    return IdleConnections(ENGINE_IDLE_LIMIT, ENGINE_IDLE_S)
+def node_connections() -> IdleConnections:
+    """Return a new keeper of connections to nodes."""
+    return IdleConnections(NODE_IDLE_LIMIT)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,9 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from llama_orch.contracts.engines import Workload
+from llama_orch.engines.connections import engine_connections
 from llama_orch.http.client.client import Response, request
+from llama_orch.http.client.idle_connections import IdleConnections
 from llama_orch.http.server.access import Access
 from llama_orch.http.server.app import create_app
 from llama_orch.http.server.exchange import HotRoutes
@@ -41,6 +43,8 @@ class RelaySite:
     engine: OddEngine
     registry: NodePools
     port: int
+    connections: IdleConnections
+    """The relay's idle connections to the engine."""
     stop: trio.Event = field(default_factory=trio.Event)
     ended: trio.Event = field(default_factory=trio.Event)
 
@@ -105,14 +109,16 @@ def anything(_engine: str, _method: str, _target: str) -> Workload | None:
 @asynccontextmanager
 async def relay_site(drain_s: float = 0.0, allows: Allow = anything) -> AsyncIterator[RelaySite]:
     """Run a site; at the end, running requests are aborted after `drain_s` seconds."""
-    async with odd_engine() as engine, trio.open_nursery() as nursery:
+    async with odd_engine() as engine, engine_connections() as connections, trio.open_nursery() as nursery:
         registry = ready_registry(engine.port)
         sock = socket.create_server(("127.0.0.1", 0))
-        site = RelaySite(engine, registry, sock.getsockname()[1])
+        site = RelaySite(engine, registry, sock.getsockname()[1], connections)
         draining = Draining(registry, Metrics(registry), "gpu-1")
         await nursery.start(draining.run)
         gate_routes, app = HotRoutes(), create_app("test", list, CollectorRegistry())
-        mount(app, gate_routes, EngineRoutes(Relay(registry, allows=allows)), DrainRoutes(registry, draining))
+        mount(
+            app, gate_routes, EngineRoutes(Relay(registry, connections, allows=allows)), DrainRoutes(registry, draining)
+        )
         gate = Gate(app, Access(Secret(TOKEN)), gate_routes)
         await nursery.start(partial(_serve, site, gate, sock, drain_s))
         yield site

@@ -45,6 +45,16 @@ class Response:
             self._body = _AllBytes(self._received, self._stream)
         return self._body
 
+    @property
+    def arrived(self) -> bool:
+        """Whether bytes of the body came with the head."""
+        return bool(self._received)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the last chunk has been returned. False at the end of a body that only the connection's end ends."""
+        return self._body is not None and self._body.complete
+
     async def read(self, limit: int = 1 << 20, limit_s: float = math.inf) -> bytes:
         """Read the whole body. Raises UpstreamError above `limit` bytes, UpstreamTimeout after `limit_s` seconds."""
         body = bytearray()
@@ -83,8 +93,13 @@ class _Body:
         raise NotImplementedError
 
     @property
+    def complete(self) -> bool:
+        """Whether the body was read to its end, as its framing tells it."""
+        return False
+
+    @property
     def reusable(self) -> bool:
-        """Whether the body was read to its end and no bytes follow it."""
+        """Whether it is complete and no bytes follow it."""
         return False
 
     async def _more(self) -> bytes:
@@ -115,6 +130,10 @@ class _ChunkedBytes(_Body):
         raise StopAsyncIteration
 
     @property
+    def complete(self) -> bool:
+        return self._body.complete
+
+    @property
     def reusable(self) -> bool:
         return self._body.complete and not self._body.excess
 
@@ -135,6 +154,10 @@ class _CountedBytes(_Body):
         chunk, self._received = data[: self._remaining], data[self._remaining :]
         self._remaining -= len(chunk)
         return chunk
+
+    @property
+    def complete(self) -> bool:
+        return not self._remaining
 
     @property
     def reusable(self) -> bool:

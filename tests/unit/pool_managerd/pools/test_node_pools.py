@@ -11,6 +11,7 @@ from llama_orch.spool.handoffs import HandoffFile
 from pool_managerd.pools.devices import Gpus
 from pool_managerd.pools.memory import MachineMemory
 from pool_managerd.pools.node_pools import FORGET_AFTER_S, NodePools
+from pool_managerd.pools.pool_status import DrainState
 from pool_managerd.pools.replica import ProbeResult
 from tests.unit.pool_managerd.values import GONE, LOADING, READY, SILENT, TWO_GPUS, found, report
 
@@ -266,3 +267,27 @@ async def test_removed_pool_is_forgotten_though_its_engine_answers() -> None:
     pools.take(found(), READY)
     pools.set_reports({"default": report(PoolState.DRAINING, removed=True)})
     assert pools.pools == ()
+
+
+async def test_leases_alone_do_not_wake_waiters_for_settled() -> None:
+    node_pools, woken = NodePools(), list[str]()
+    node_pools.take(found(port=1), READY)
+
+    async def wait_settled() -> None:
+        await node_pools.settled()
+        woken.append("settled")
+
+    async def wait_changed() -> None:
+        await node_pools.changed(node_pools.revision)
+        woken.append("changed")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait_settled)
+        nursery.start_soon(wait_changed)
+        await trio.testing.wait_all_tasks_blocked()
+        with node_pools.leases.held(node_pools.replicas[0].key, lambda: None):
+            assert node_pools.pools[0].active_leases == 1
+            await trio.testing.wait_all_tasks_blocked()
+            assert woken == ["changed"]
+        node_pools.set_drained(DrainState(node=True))
+    assert woken == ["changed", "settled"]

@@ -14,12 +14,13 @@ import trio.testing
 
 from llama_orch.contracts.nodes import SESSION_HEADER, SESSION_MARK_PATTERN
 from llama_orch.contracts.tasks import TaskRequest, TaskState
+from llama_orch.engines.connections import ENGINE_IDLE_S, engine_connections
 from llama_orch.engines.wire.adapters import adapters
 from llama_orch.http.client.idle_connections import IdleConnections
 from llama_orch.settings.types import Secret
 from queen_rbee.dispatch import relay
 from queen_rbee.dispatch.failures import FailureKind, RelayFailure
-from queen_rbee.dispatch.hop import ENGINE_IDLE_S, Hop, engine_connections
+from queen_rbee.dispatch.hop import Hop
 from queen_rbee.dispatch.stalls import StallLimits
 from queen_rbee.tasks.task import Task
 from tests.unit.queen_rbee.pools.test_placement import candidate
