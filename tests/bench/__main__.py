@@ -10,6 +10,7 @@ from tests.bench import (
     first_minutes,
     first_token,
     fleet,
+    many_streams,
     on_demand,
     overload,
     prefixes,
@@ -28,6 +29,7 @@ def main() -> int:
     admission.main()
     store.main()
     streams.main()
+    many_streams.main()
     overload.main()
     fleet.main()
     downloads.main()
