@@ -12,6 +12,7 @@ from tests.bench import (
     fleet,
     intake,
     keys,
+    many_streams,
     on_demand,
     overload,
     prefixes,
@@ -31,6 +32,7 @@ def main() -> int:
     intake.main()
     store.main()
     streams.main()
+    many_streams.main()
     overload.main()
     keys.main()
     fleet.main()
