@@ -31,7 +31,7 @@ from queen_rbee.residency import switches
 from queen_rbee.residency.actions import Load, Plan, Unload
 from queen_rbee.residency.arrivals import arrival_of
 from queen_rbee.residency.load_times import LoadTimes
-from queen_rbee.residency.operator_intents import OperatorIntents
+from queen_rbee.residency.operator_intents import IntentKind, OperatorIntents
 from queen_rbee.residency.orders import TIMEOUT_S, Order, cause_of, needless_unloads
 from queen_rbee.residency.plan import make_plan
 from queen_rbee.residency.situation import Phase, Resident, Situation, Wait
@@ -156,11 +156,12 @@ class Keeper:
             update={"idle_s": round(idle_s, 1), "unload_in_s": unload_in_s and round(unload_in_s, 1)}
         )
 
-    def forget(self, key: PoolKey) -> None:
-        """Drop what an operator asked for and has not been ordered yet."""
-        self._intents.forget(key)
+    def forget(self, key: PoolKey, what: IntentKind | None = None) -> None:
+        """Drop what an operator asked for and has not been ordered yet: a load or an unload; without `what`, either."""
+        self._intents.forget(key, what)
         order = self._orders.get(key)
-        if order and not order.given:
+        phase = {"load": Phase.LOADING, "unload": Phase.UNLOADING}.get(what or "")
+        if order and not order.given and phase in (None, order.phase):
             del self._orders[key]
         self._registry.residency.ring()
 

@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from queen_rbee.pools.source_reports import PoolKey
 from queen_rbee.residency.actions import Unload
 from queen_rbee.residency.situation import Phase, Resident
+
+IntentKind = Literal["load", "unload"]
 
 
 @dataclass
@@ -27,10 +30,12 @@ class OperatorIntents:
     def close(self, key: PoolKey, *, closed: bool) -> None:
         (self.closed.add if closed else self.closed.discard)(key)
 
-    def forget(self, key: PoolKey) -> None:
-        """Drop an intent to load or unload the pool."""
-        self.wanted.discard(key)
-        self.unwanted.pop(key, None)
+    def forget(self, key: PoolKey, what: IntentKind | None = None) -> None:
+        """Drop an intent to load or to unload the pool; without `what`, either."""
+        if what != "unload":
+            self.wanted.discard(key)
+        if what != "load":
+            self.unwanted.pop(key, None)
 
     def discard_done(self, residents: Iterable[Resident]) -> None:
         """Drop what has happened."""

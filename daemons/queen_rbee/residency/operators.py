@@ -10,6 +10,7 @@ from queen_rbee.fleet.operations import Follow, Operations, OperationTarget, Out
 from queen_rbee.pools.registry import PoolRegistry
 from queen_rbee.pools.source_reports import PoolKey
 from queen_rbee.residency.keeper import Keeper
+from queen_rbee.residency.operator_intents import IntentKind
 
 NOT_ON_DEMAND = "Only pools whose engine engine-provisioner starts can be loaded and unloaded; see llama-orch-pools(5)."
 
@@ -32,7 +33,7 @@ class OperatorLoads:
             for key in keys:
                 self.keeper.stop_load(key)
 
-        return self.operations.follow("load", target, keys, self._until(keys, self._loaded), stop)
+        return self.operations.follow("load", target, keys, self._until(keys, self._loaded, "load"), stop)
 
     def unload(self, target: OperationTarget) -> Operation:
         """Unload the pool once its running tasks have ended. The next request loads it. Raises ApiError 404, 409."""
@@ -41,13 +42,14 @@ class OperatorLoads:
             self.keeper.unload(key)
 
         async def forget() -> None:
-            self._forget(keys)
+            self._forget(keys, "unload")
 
-        return self.operations.follow("unload", target, keys, self._until(keys, self._unloaded), forget)
+        return self.operations.follow("unload", target, keys, self._until(keys, self._unloaded, "unload"), forget)
 
-    def _forget(self, keys: list[PoolKey]) -> None:
+    def _forget(self, keys: list[PoolKey], what: IntentKind) -> None:
+        """Drop only what the operation asked for: a newer one may want the opposite by now."""
         for key in keys:
-            self.keeper.forget(key)
+            self.keeper.forget(key, what)
 
     def _keys(self, target: OperationTarget) -> list[PoolKey]:
         keys = self.operations.keys_of(target)
@@ -56,7 +58,7 @@ class OperatorLoads:
             raise ApiError(409, ErrorBody(code=ErrorCode.INVALID_PARAMS, message=message, hint=NOT_ON_DEMAND))
         return keys
 
-    def _until(self, keys: list[PoolKey], outcome: Callable[[PoolStatus], Outcome | str]) -> Follow:
+    def _until(self, keys: list[PoolKey], outcome: Callable[[PoolStatus], Outcome | str], what: IntentKind) -> Follow:
         """Return what watches pools until `outcome` is one for each of them."""
 
         async def follow(show: Callable[[str], None]) -> Outcome:
@@ -64,7 +66,7 @@ class OperatorLoads:
                 found = [outcome(pool) for pool in self.registry.find_pools(keys)]
                 waiting = [each for each in found if isinstance(each, str)]
                 if not waiting:
-                    self._forget(keys)
+                    self._forget(keys, what)
                     return _worst([each for each in found if not isinstance(each, str)])
                 show("; ".join(waiting))
                 await self.registry.wait_for_change()

@@ -19,6 +19,8 @@ from queen_rbee.residency.operators import OperatorLoads
 
 LOOK_AGAIN_S = 0.25
 """The end of an operation is noted just after the change that ends it."""
+UNLOAD_LIMIT_S = 300.0
+"""How long an unload is waited for before the model is loaded again in any case."""
 
 
 class ModelLoads(Protocol):
@@ -52,8 +54,11 @@ class ResidentLoads:
 
     async def _serves(self, target: ModelTarget) -> bool:
         """Return whether a pool of the model is loaded. One that is about to be unloaded is waited for."""
+        began = trio.current_time()
         while True:
             found = candidates_of(target, self.registry)
+            if trio.current_time() - began > UNLOAD_LIMIT_S:
+                return any(each.serves for each in found)
             if any(each.serves for each in found) or not any(each.held and each.ready for each in found):
                 return any(each.serves for each in found)
             with trio.move_on_after(LOOK_AGAIN_S):
