@@ -63,6 +63,7 @@ async def test_write_after_shared_one_collects_what_arrives_meanwhile(tmp_path: 
     monkeypatch.setattr(loop, "PACE_S", LONG_S)
     with written_sizes() as sizes:
         async with open_store(tmp_path) as store, trio.open_nursery() as nursery:
+            await trio.testing.wait_all_tasks_blocked()  # else the loop, which starts, may find only one of the two
             async with trio.open_nursery() as together:
                 together.start_soon(store.accept, task(1))
                 together.start_soon(store.accept, task(2))
